@@ -1,4 +1,4 @@
-"""USER, TOKEN, AUTH and AUDIT: what is made of their words, and the rows of their lists."""
+"""USER, TOKEN, AUTH, AUDIT and SECRET: what is made of their words, and the rows of their lists."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Any
 
 from ..base.addresses import parse_peer
 from ..base.errors import Refusal
-from ..base.names import check_account_name, check_mail_address
+from ..base.names import check_form, check_mail_address
 from ..base.replies import Reply
-from ..base.text import escape
+from ..base.text import QUOTED_VALUE, escape, unquote
 from ..engine.access import ROLES, WORKER, Access
-from ..engine.deeds import DENIED, OK, Deed, rows_of
-from ..engine.orders import RemoveAccount, RevokeToken
+from ..engine.orders import AddToken, BeginLogin, RemoveAccount, RemoveSecret, RevokeToken
+from ..engine.rules import DENIED, OK, Deed, rows_of
+from ..engine.state import State
 from ..schedules.zones import parse_duration
 from . import grammar as g
 from . import questions as q
@@ -60,7 +61,7 @@ def act_as(text: str, context: Context) -> q.ActAs:
 def _add_user(text: str, context: Context) -> q.SetUser:
     words, options = g.split_words(text, "role", "email", "uid", "password", "desc", "first")
     name = g.one_word(words, "account")
-    check_account_name(name)
+    check_form(name, "account name")
     is_first = g.choice(options, "first", ("yes", "no")) == "yes"
     return q.SetUser(name, _account_changes(options), options.get("password"), True, is_first)
 
@@ -143,17 +144,18 @@ user = g.by_word(
 )
 
 
-def _add_token(text: str, context: Context) -> q.AddToken:
+def _add_token(text: str, context: Context) -> AddToken:
     words, options = g.split_words(text, "name", "role", "user", "worker", "ttl")
     if words:
         raise WrongWords(f'options only are taken, not "{escape(words[0][:40])}"')
     if name := options.get("name", ""):
-        check_account_name(name)
+        check_form(name, "account name")
     if len(worker := options.get("worker", "")) > g.MAX_PATTERN:
         raise Refusal("bad-option", f"worker=: longer than {g.MAX_PATTERN} characters")
     expires_at = _end_of_ttl(options["ttl"], context) if "ttl" in options else None
     role = _role(options, (*ROLES, WORKER))
-    return q.AddToken(name, role, options.get("user", ""), worker, expires_at)
+    whose = options.get("user", "")
+    return AddToken(name=name, role=role, user=whose, worker=worker, expires_at=expires_at)
 
 
 def _end_of_ttl(text: str, context: Context) -> datetime:
@@ -170,12 +172,12 @@ def _revoke(text: str, context: Context) -> RevokeToken:
     return RevokeToken(int(word))
 
 
-token = g.by_word("TOKEN", {"ADD": _add_token, "LIST": g.nothing(q.ListTokens), "REVOKE": _revoke})
+token = g.by_word("TOKEN", {"ADD": _add_token, "LIST": g.nothing(q.Alone), "REVOKE": _revoke})
 
 
-def _add_login(text: str, context: Context) -> q.AddLogin:
+def _add_login(text: str, context: Context) -> BeginLogin:
     words, options = g.split_words(text, "ttl")
-    return q.AddLogin(g.one_word(words, "account"), _end_of_ttl(options.get("ttl", "7d"), context))
+    return BeginLogin(g.one_word(words, "account"), _end_of_ttl(options.get("ttl", "7d"), context))
 
 
 session = g.by_word(
@@ -252,3 +254,53 @@ def list_logins(access: Access, user: str, now: datetime) -> Reply:
         if user in ("", each.user) and each.expires_at > now
     ]
     return Reply(str(len(rows)), {"sessions": len(rows)}, LOGIN_COLUMNS, rows)
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+
+MAX_VALUE_BYTES = 16 * 1024
+MAX_USERS = 20  # tasks that are named in a row
+SECRET_COLUMNS = ("name", "updated", "used_by")
+
+
+def _put_secret(text: str, context: Context) -> q.PutSecret:
+    name, value = g.cut_word(text.lstrip(" \t"))
+    if not value:
+        raise WrongWords("a name and a value are wanted")
+    check_form(name, "secret's name")
+    if value.startswith('"'):
+        if not (match := QUOTED_VALUE.fullmatch(value.rstrip(" \t"))):
+            form = 'inside quotes write \\" and \\\\, and \\n for a line end'
+            raise Refusal("syntax", f"the quoted value does not end with its closing quote ({form})")
+        value = unquote(match[1])
+    if not value.strip():
+        raise Refusal("bad-option", "a value of blanks is none; SECRET REMOVE takes one away")
+    if "\0" in value:
+        raise Refusal("bad-option", "the value holds a NUL, which no variable can")
+    if len(value.encode()) > MAX_VALUE_BYTES:
+        raise Refusal("too-long", f"the value is longer than {MAX_VALUE_BYTES} bytes")
+    return q.PutSecret(name, value)
+
+
+def _remove_secret(text: str, context: Context) -> RemoveSecret:
+    words, options = g.split_words(text, "force")
+    return RemoveSecret(g.one_word(words, "secret"), g.is_yes(options, "force"))
+
+
+secret = g.by_word("SECRET", {"PUT": _put_secret, "LIST": g.nothing(q.Alone), "REMOVE": _remove_secret})
+
+
+def list_secrets(state: State) -> Reply:
+    """SECRET LIST: never the values; who names a secret that has none is told too."""
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        known = state.access.secrets
+        for name in sorted(known.keys() | state.wanted):
+            users = sorted(state.wanted.get(name, ()))
+            names = [state.tasks[task].name for task in users[:MAX_USERS]]
+            names += [f"and {len(users) - MAX_USERS} more"] if len(users) > MAX_USERS else []
+            yield name, known[name].set_at if name in known else None, ", ".join(names) or None
+
+    count = len(state.access.secrets)
+    return Reply("", {"secrets": count}, SECRET_COLUMNS, rows(), "rows")

@@ -20,7 +20,6 @@ from ..engine.access import RANK
 from . import accounts as a
 from . import parsers as p
 from . import questions as q
-from . import secrets as s
 from .grammar import Context, Parser, WrongWords, cut_word, nothing, one
 
 
@@ -308,7 +307,7 @@ _ROWS = (
     Verb(one(o.ForgetExpectation, "name"), "FORGET NAME", "expects nothing of NAME any more",
          role="operator"),
     Verb(nothing(q.Alone), "WORKERS", "who runs the jobs", "workers"),
-    Verb(nothing(q.ShowNodes), "NODES", "the daemons that are one, and which of them leads", "cluster"),
+    Verb(nothing(q.Alone), "NODES", "the daemons that are one, and which of them leads", "cluster"),
     Verb(
         p.step_down, "STEPDOWN [NODE]", "has another node lead", "cluster", changes=True, role="admin"
     ),
@@ -348,7 +347,7 @@ _ROWS = (
         looks=r"[ \t]*LIST\b", own=r"[ \t]*END\b", gateway=r"[ \t]*(?:ADD|RENEW|END)\b",
     ),
     Verb(
-        s.secret, "SECRET PUT NAME VALUE|LIST|REMOVE NAME [force=yes]",
+        a.secret, "SECRET PUT NAME VALUE|LIST|REMOVE NAME [force=yes]",
         "values that jobs are given and nobody is shown", "secret", changes=True, role="viewer admin",
         looks=r"[ \t]*LIST\b",
     ),

@@ -151,18 +151,15 @@ def of_the_past(
 def describe(fact: f.Fact, at: datetime, known: Known) -> Iterator[Event]:
     """The events a fact is; none for what concerns nobody outside (saves, checkpoints, output)."""
     if isinstance(fact, f.RunEnded) and fact.began:
-        row = (at, "run-started", fact.task, fact.name, fact.run, fact.attempt, fact.worker, None)
-        yield Event("runs", fact.task, row)
+        yield _of_run(at, "run-started", fact.task, fact.name, fact.run, fact.attempt, fact.worker, None)
     if event := _describe(fact, at, known) or _flow(fact, at, known):
         yield event
     if isinstance(fact, f.RunQueued) and fact.worker:
-        row = (at, "run-sent", fact.task, known.task(fact.task), fact.run, 1, fact.worker, None)
-        yield Event("runs", fact.task, row)
+        yield _of_run(at, "run-sent", fact.task, known.task(fact.task), fact.run, 1, fact.worker, None)
 
 
 def _describe(fact: f.Fact, at: datetime, known: Known) -> Event | None:
     name = _name_of(type(fact))
-    row: tuple[Any, ...]
     match fact:
         case f.TaskAdded() | f.TaskChanged() | f.TaskRestored():
             record = record_of(fact.record)
@@ -176,21 +173,17 @@ def _describe(fact: f.Fact, at: datetime, known: Known) -> Event | None:
             return _task(at, name, fact.task, fact.name, fact.why)
         case f.FiresPassed():
             detail = f"{fact.count} from {format_time(fact.first_due_at)}: {in_words(fact.why)}"
-            row = (at, f"fire-{fact.state}", fact.task, fact.name, None, None, None, detail)
-            return Event("runs", fact.task, row)
+            return _of_run(at, f"fire-{fact.state}", fact.task, fact.name, None, None, None, detail)
         case f.RunQueued():
-            row = (at, name, fact.task, known.task(fact.task), fact.run, 1, None, fact.by)
-            return Event("runs", fact.task, row)
+            return _of_run(at, name, fact.task, known.task(fact.task), fact.run, 1, None, fact.by)
         case f.RunAdmitted() | f.RunSent() | f.RunStarted() | f.RunStopping() | f.RunRetried():
             return _run(at, name, fact, known)
         case f.RunEnded():
             detail = fact.state if fact.exit is None else f"{fact.state} exit={fact.exit}"
-            row = (at, name, fact.task, fact.name, fact.run, fact.attempt, fact.worker, detail)
-            return Event("runs", fact.task, row)
+            return _of_run(at, name, fact.task, fact.name, fact.run, fact.attempt, fact.worker, detail)
         case f.WorkerJoined() | f.WorkerLeft() | f.WorkerLeaving():
             why = in_words(fact.why) if isinstance(fact, f.WorkerLeft) else None
-            row = (at, name, None, None, None, None, fact.name, why)
-            return Event("workers", None, row)
+            return Event("workers", None, (at, name, None, None, None, None, fact.name, why))
         case f.ExpectationSet() | f.ExpectationForgotten() | f.BeatReceived() | f.BeatMissed():
             return _task(at, name, None, fact.name, _about_beat(fact))
         case f.WorkerDrained():
@@ -203,6 +196,10 @@ def _describe(fact: f.Fact, at: datetime, known: Known) -> Event | None:
 def _name_of(kind: type) -> str:
     """`RunQueued` is `run-queued`."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", kind.__name__).lower()
+
+
+def _of_run(at: datetime, name: str, task_id: int | None, *rest: object) -> Event:
+    return Event("runs", task_id, (at, name, task_id, *rest))
 
 
 def _task(at: datetime, name: str, task_id: int | None, label: str, detail: str) -> Event:
@@ -229,7 +226,7 @@ def _flow(fact: f.Fact, at: datetime, known: Known) -> Event | None:
     if isinstance(fact, f.FlowStarted | f.FlowEnded):
         more = f": {len(fact.tasks)} tasks" if isinstance(fact, f.FlowStarted) else f": {fact.state}"
     detail = f"flow run {fact.flow}{more}"
-    return Event("runs", root, (at, _name_of(type(fact)), root, label, None, None, None, detail))
+    return _of_run(at, _name_of(type(fact)), root, label, None, None, None, detail)
 
 
 def _run(
@@ -247,4 +244,4 @@ def _run(
         worker = None
     elif isinstance(fact, f.RunRetried):
         worker, detail = None, f"not before {format_time(fact.not_before_at)}"
-    return Event("runs", task_id, (at, name, task_id, label, fact.run, attempt, worker, detail))
+    return _of_run(at, name, task_id, label, fact.run, attempt, worker, detail)

@@ -13,7 +13,7 @@ from typing import Any
 from attrs import Factory, frozen
 
 from ..base.errors import Refusal, naming
-from ..base.names import check_tag
+from ..base.names import check_form
 from ..base.nearest import meant, one_of
 from ..base.text import WRONG_QUOTES, escape, format_time, take_options
 from ..engine.orders import Pattern, Ref
@@ -247,7 +247,7 @@ def pattern(options: dict[str, str]) -> Pattern:
 def asked_tag(tag: str) -> str:
     """What no tag can be would choose nothing, without a word: tag=a,b."""
     if tag:
-        check_tag(tag)
+        check_form(tag, "tag")
     return tag
 
 

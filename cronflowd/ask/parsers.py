@@ -313,7 +313,7 @@ def flow(text: str, context: Context) -> Any:
     words, options = g.split_any(text)
     if not words or [word.upper() for word in words] == ["LIST"]:
         g.check_known(options, ())
-        return q.ListFlows()
+        return q.Alone()
     ref, verb, *rest = *words[:2], *([""] * (len(words) < 2)), *words[2:]
     known = _FLOW.get(verb := verb.upper())
     if known is None:

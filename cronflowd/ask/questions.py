@@ -25,10 +25,6 @@ class Alone(Question):
     """A question that its verb asks alone."""
 
 
-class ShowNodes(Question):
-    """Who there is, of several daemons that are one."""
-
-
 class AnswerAlone(Question):
     """LOCAL: this node answers, and carries nothing to another."""
 
@@ -181,10 +177,6 @@ class ShowDependencies(Question):
     ref: str | None
 
 
-class ListFlows(Question):
-    """FLOW alone."""
-
-
 class ShowFlow(Question):
     ref: str  # any task of it; or `#7`, one of its runs
 
@@ -290,13 +282,6 @@ class Reset:
     password: str = field(default="", repr=False)  # empty = one is made
 
 
-class AddLogin(Question):
-    """SESSION ADD."""
-
-    name: str
-    expires_at: datetime
-
-
 @frozen
 class RenewLogin:
     token: str = field(repr=False)
@@ -311,24 +296,8 @@ class ListLogins(Question):
     user: str  # empty = everybody's
 
 
-class AddToken(Question):
-    name: str
-    role: str
-    user: str
-    worker: str
-    expires_at: datetime | None
-
-
 class ListUsers(Question):
     name: str = ""  # that one; empty: all
-
-
-class ListTokens(Question):
-    pass
-
-
-class ListSecrets(Question):
-    pass
 
 
 @frozen

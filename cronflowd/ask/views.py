@@ -51,7 +51,6 @@ from ..tasks.task import (
 from . import questions as q
 from .kept import Kept, about
 from .revisions import find_revision
-from .tree import Line, draw_tree
 
 RUN_COLUMNS = ("run", "id", "jobName", "attempt", "state", "due", "started", "ended", "worker", "exit", "why")
 WORKER_COLUMNS = (
@@ -449,18 +448,6 @@ def moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[Mom
         left -= not (is_off or is_paused or remark == "skipped")
         told = "skipped-by-calendar" if is_off else "skipped-unreadable" if spec.unread else remark
         yield local, at, told or ("paused" if is_paused else "")
-
-
-def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) -> Reply:
-    """DEPS: the trees of who waits for whom, and what each has heard of the one above it."""
-    drawn = draw_tree(state, find_task(state, query.ref) if query.ref else None)
-
-    def row(line: Line) -> Row:
-        task, above, drawing = line
-        heard = above and (in_words(heard_by(state, task).get(above.name)) or None)
-        return task.id, drawing, task_state(state, task, now), heard
-
-    return Reply("", {}, ("id", "tree", "state", "heard"), map_rows(row, drawn), "rows")
 
 
 # --- seeing ahead; None among the rows: a good moment to let others have a turn ---

@@ -22,7 +22,7 @@ _TASK_NAME = re.compile(r"task_([1-9][0-9]{0,17})")
 def check_name(name: str) -> None:
     """Raises Refusal (`bad-option`) unless a task may be called so."""
     if not _NAME.fullmatch(name):
-        _check_form(name, "name")
+        check_form(name, "name")
     if name in _ALL or name.isdigit():
         raise Refusal(
             "bad-option", f'the name "{name}" would be taken for {"an id" if name.isdigit() else "all"}'
@@ -31,7 +31,7 @@ def check_name(name: str) -> None:
 
 def check_worker_name(name: str) -> str:
     """The name; raises Refusal (`bad-option`) unless a worker may be called so."""
-    _check_form(name, "worker name")
+    check_form(name, "worker name")
     if name.lower() in ("any", "all"):
         raise Refusal("bad-option", f'the worker name "{name}" has a meaning of its own in on=')
     if name.upper() in ("OK", "ERR", "PONG"):
@@ -40,22 +40,13 @@ def check_worker_name(name: str) -> str:
     return name
 
 
-def _check_form(name: str, what: str) -> str:
+def check_form(name: str, what: str) -> str:
+    """The name; raises Refusal (`bad-option`) unless something of this kind may be called so."""
     if not _NAME.fullmatch(name):
         raise Refusal(
             "bad-option", f'the {what} "{escape(name[:80])}" is not 1 to 64 letters, digits, `.`, `_` or `-`'
         )
     return name
-
-
-def check_tag(tag: str) -> str:
-    """The tag; raises Refusal (`bad-option`) unless it may be one of tags=."""
-    return _check_form(tag, "tag")
-
-
-def check_account_name(name: str) -> str:
-    """The name; raises Refusal (`bad-option`) unless an account or a token may be called so."""
-    return _check_form(name, "account name")
 
 
 def check_user_name(name: str) -> str:
@@ -64,11 +55,6 @@ def check_user_name(name: str) -> str:
         what = "a user's name: a letter or `_`, then letters, digits, `.`, `_` or `-`"
         raise Refusal("bad-option", f'"{escape(name[:80])}" is not {what}')
     return name
-
-
-def check_secret_name(name: str) -> str:
-    """The name; raises Refusal (`bad-option`) unless a secret may be called so."""
-    return _check_form(name, "secret's name")
 
 
 def check_mail_address(address: str) -> str:

@@ -330,9 +330,9 @@ def _check(parsed: argparse.Namespace) -> int:
     status = check.check(parsed.directory, parsed.fix)
     settings = _load(Settings, parsed)
     if status == Exit.OK and settings.etcd:
-        from ..journal import compare
+        from ..journal import leave
 
-        return compare.compare(parsed.directory, settings)
+        return leave.compare(parsed.directory, settings)
     return status
 
 

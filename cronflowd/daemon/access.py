@@ -537,12 +537,9 @@ class Admission:
     def remove_user(self, order: o.RemoveAccount, session: Session) -> Reply:
         return self.change(order, session, lambda each: each.account == order.name)
 
-    def add_token(self, asked: q.AddToken, session: Session) -> Reply:
+    def add_token(self, asked: o.AddToken, session: Session) -> Reply:
         word = new_token()
-        order = o.AddToken(
-            digest_of(word), word, asked.name, asked.role, asked.user, asked.worker, asked.expires_at
-        )
-        return self.change(order, session)
+        return self.change(msgspec.structs.replace(asked, digest=digest_of(word), shown=word), session)
 
     def revoke_token(self, order: o.RevokeToken, session: Session) -> Reply:
         token = self.core.state.access.tokens.get(order.token)

@@ -25,11 +25,9 @@ from ..ask import (
     flows,
     grammar,
     listing,
-    load,
     manual,
     metrics,
     overview,
-    secrets,
     views,
 )
 from ..ask import questions as q
@@ -261,9 +259,9 @@ class Answers:
         return change(question, session)
 
     def _token(self, question: Any, session: Session) -> Answer:
-        if isinstance(question, q.ListTokens):
+        if isinstance(question, q.Alone):
             return accounts.list_tokens(self.core.state.access)
-        change = self.admission.add_token if isinstance(question, q.AddToken) else self.admission.revoke_token
+        change = self.admission.add_token if isinstance(question, o.AddToken) else self.admission.revoke_token
         return change(question, session)
 
     def _login(self, question: Any, session: Session) -> Reply:
@@ -272,8 +270,8 @@ class Answers:
         return self.logins.change(question, session)
 
     async def _secret(self, question: Any, session: Session) -> Reply:
-        if isinstance(question, q.ListSecrets):
-            return secrets.list_secrets(self.core.state)
+        if isinstance(question, q.Alone):
+            return accounts.list_secrets(self.core.state)
         if isinstance(question, q.PutSecret):
             sealed = await self._sealed(question)
             question = o.PutSecret(question.name, sealed)
@@ -322,7 +320,7 @@ class Answers:
 
     def _next(self, question: q.ShowNext, session: Session) -> Reply:
         if question.by_hour:
-            show = load.show_load
+            show = overview.show_load
         else:
             show = overview.next_of_all if question.ref == "all" else views.show_next
         return show(self.core.state, question, self.core.now())
@@ -336,7 +334,7 @@ class Answers:
         return overview.summarize(self.core.state, self.core.now())
 
     def _dependencies(self, question: q.ShowDependencies, session: Session) -> Reply:
-        return views.show_dependencies(self.core.state, question, self.core.now())
+        return flows.show_dependencies(self.core.state, question, self.core.now())
 
     def _describe(self, question: q.DescribeSchedule, session: Session) -> Reply:
         return views.describe_schedule(self.core.state, question, self.core.now())
@@ -412,7 +410,7 @@ class Answers:
     def _flow(self, question: Any, session: Session) -> Answer:
         state, now = self.core.state, self.core.now()
         match question:
-            case q.ListFlows():
+            case q.Alone():
                 return flows.list_flows(state)
             case q.ShowFlow():
                 return flows.show_flow(state, question, now)

@@ -44,10 +44,9 @@ from ..host.config import Settings
 from ..host.disk import free_name
 from ..host.setting import Address, format_address, parse_server
 from ..journal.compaction import checkpoint_lines
-from ..journal.etcd import Etcd, EtcdError, Unreachable, make_client, why_old
+from ..journal.etcd import Etcd, EtcdError, Lease, Unreachable, make_client, revoke, why_old
 from ..journal.gaps import Lacks
 from ..journal.journal import exit_at_once
-from ..journal.lease import Lease, revoke
 from ..journal.records import journal_dir, list_segments
 from ..journal.replay import Record
 from ..journal.shared import MAX_RECORDS, Deposed, Entry, Shared, changed_at, created_at, put, seq_in
@@ -629,7 +628,7 @@ class Node:
         if isinstance(question, q.AnswerAlone):
             session.is_session = True
             return Reply("leader", {"role": "leader"})
-        return self.show() if isinstance(question, q.ShowNodes) else self._step_down(question, session, core)
+        return self.show() if isinstance(question, q.Alone) else self._step_down(question, session, core)
 
     async def show(self) -> Reply:
         """NODES. Raises Refusal where etcd does not answer."""

@@ -11,7 +11,7 @@ import trio
 
 from ..engine.facts import FACTS_VERSION
 from ..host.clock import wall_now
-from ..journal import room
+from ..journal import shared
 from ..journal.etcd import EtcdError, Unreachable
 from ..journal.records import in_form, journal_dir, list_checkpoints
 from ..journal.shared import Deposed, created_at
@@ -57,11 +57,11 @@ class Keeper:
         """At 80 % of etcd's quota what is no more is given back; at 90 % orders are refused, no fires."""
         with ExitStack() as stack:
             every = self._node.each_member(stack)
-            found = room.look(every)
+            found = shared.ask_members(every)
             if found.is_scarce and found.answered == found.members:
                 log.warning("etcd is %s", found.text)
-                room.make_room(self._shared, every)
-                found = room.look(every)
+                shared.make_room(self._shared, every)
+                found = shared.ask_members(every)
         if found.is_full and not self._journal.etcd_is_full:
             log.error("etcd is %s: orders are refused", found.text)
         self._journal.etcd_is_full = found.text if found.is_full else ""

@@ -10,6 +10,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
 from ..ask import questions as q
 from ..ask.accounts import check_password
 from ..base.errors import Refusal
@@ -41,9 +43,9 @@ class Logins:
         if isinstance(question, q.RenewLogin):
             return self._renew(question.token, session)
         family, secret = new_token(), new_token()
-        order = o.BeginLogin(
-            question.name, digest_of(family), digest_of(secret), family + secret, question.expires_at,
-            session.address,
+        order = replace(
+            question, family=digest_of(family), digest=digest_of(secret), shown=family + secret,
+            address=session.address,
         )  # fmt: skip
         return self._core.submit(order, f"{question.name}@{session.where}").told
 

@@ -35,11 +35,10 @@ from ..engine.orders import TellUnwritten
 from ..host.clock import wall_now
 from ..host.setting import Address
 from ..journal import apart
-from ..journal.gaps import Lacks, gaps, open_past
+from ..journal.gaps import Lacks, Part, close, gaps, lines_of, open_past, open_whole
 from ..journal.records import journal_dir
 from ..journal.shared import seq_in
 from ..journal.shared_journal import SharedJournal
-from ..journal.whole import Part, close, lines_of, open_whole
 from ..net.listeners import Connection
 from .core import Core
 from .sealed import DIAL_S, PROOF, READ_BYTES, WELCOME_BYTES, Sealed, be_welcomed, introduce, send

@@ -18,10 +18,8 @@ from ..base.errors import Exit, Fatal, Refusal
 from ..base.text import format_time
 from ..engine.facts import FACTS_VERSION
 from ..host.clock import steady_now
-from ..journal import room
-from ..journal.etcd import Etcd, EtcdError, Unreachable
-from ..journal.lease import Lease
-from ..journal.shared import Shared, changed_at, created_at, put
+from ..journal.etcd import Etcd, EtcdError, Lease, Unreachable
+from ..journal.shared import Shared, ask_members, changed_at, created_at, put
 
 COLUMNS = ("node", "role", "control", "workers", "version", "seq", "behind", "clock", "since")
 FIRST_FORM = 2  # of records, when there first were clusters
@@ -189,4 +187,4 @@ def status_rows(
         yield "behind", max((row[6] for row in others), default=0)
     except (Unreachable, EtcdError):
         yield "leader", "unknown"
-    yield "etcd", room.look(clients).text
+    yield "etcd", ask_members(clients).text

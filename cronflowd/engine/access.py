@@ -45,21 +45,6 @@ class Vault(Protocol):
     def open(self, name: str, sealed: str) -> bytes: ...
 
 
-class NoVault:
-    """Where there is none, as while a journal is only looked at."""
-
-    why = "there is no key"
-
-    def make_key(self) -> None:
-        raise Refusal("internal", "there is no place for a key")
-
-    def seal(self, name: str, value: bytes) -> str:
-        raise ValueError(self.why)
-
-    def open(self, name: str, sealed: str) -> bytes:
-        raise ValueError(self.why)
-
-
 @define
 class Access:
     """The tables of who may come in."""
@@ -75,7 +60,7 @@ class Access:
     resets: dict[str, af.ResetOffered] = Factory(dict)  # by account
     next_token: int = 1
     next_login: int = 1
-    vault: Vault = field(factory=NoVault, eq=False)
+    vault: Vault = field(init=False, eq=False, repr=False)  # not there while a journal is only looked at
 
     def given(self, names: Iterable[str], before: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
         """The secrets of these names as they are now, with those that were given before."""

@@ -32,7 +32,7 @@ from .access import (
 )
 from .definitions import finish
 from .flows import find_flow_run, members_of
-from .rules import Decision, Limits, Rule, Rules
+from .rules import Decision, Limits, Rule, Rules, check_limit
 from .state import State
 
 # --- orders ---
@@ -51,8 +51,8 @@ def _set_account(state: State, order: o.SetAccount, now: datetime, limits: Limit
         check_offered(access, order.name, order.reset, now)
     if order.is_new:
         access.check_free(order.name)
-    if old is None and len(access.accounts) >= MAX_ACCOUNTS:
-        raise Refusal("limit", f"there are {MAX_ACCOUNTS} accounts already, which is the limit")
+    if old is None:
+        check_limit(access.accounts, MAX_ACCOUNTS, "accounts")
     _check_unshared(access, order)
     base = old or af.AccountSet(order.name, "user", now)
     new = msgspec.structs.replace(base, **order.changes)
@@ -98,8 +98,7 @@ def _no_account(name: str) -> Refusal:
 
 def _add_token(state: State, order: o.AddToken, now: datetime, limits: Limits) -> Decision:
     access = state.access
-    if len(access.tokens) >= MAX_TOKENS:
-        raise Refusal("limit", f"there are {MAX_TOKENS} tokens already, which is the limit")
+    check_limit(access.tokens, MAX_TOKENS, "tokens")
     if order.name and not order.user and (order.name in access.accounts or order.name == FILE_ADMIN):
         raise Refusal("exists", f'an account is called "{order.name}"; say user={order.name} to speak for it')
     role = order.role or (WORKER if order.worker else "user")
@@ -118,8 +117,7 @@ def _add_token(state: State, order: o.AddToken, now: datetime, limits: Limits) -
         access.next_token, order.digest, role, now, order.name, order.user,
         (order.worker or "*") if role == WORKER else "", order.expires_at,
     )  # fmt: skip
-    reply = Reply(str(fact.id), {"id": fact.id}, ("key", "value"), [("token", order.shown)])
-    return Decision([fact], reply)
+    return Decision([fact], Reply(str(fact.id), {"id": fact.id}, ("key", "value"), [("token", order.shown)]))
 
 
 def _revoke_token(state: State, order: o.RevokeToken, now: datetime, limits: Limits) -> Decision:
@@ -144,8 +142,7 @@ def _begin_login(state: State, order: o.BeginLogin, now: datetime, limits: Limit
         access.next_login, order.name, order.family, order.digest, now, order.expires_at, order.address,
         over=over,
     )  # fmt: skip
-    reply = Reply(str(fact.id), {"id": fact.id}, ("key", "value"), [("token", order.shown)])
-    return Decision([fact], reply)
+    return Decision([fact], Reply(str(fact.id), {"id": fact.id}, ("key", "value"), [("token", order.shown)]))
 
 
 def _renew_login(state: State, order: o.RenewLogin, now: datetime, limits: Limits) -> Decision:
@@ -182,8 +179,8 @@ def check_offered(access: Access, name: str, digest: str, now: datetime) -> None
 
 def _put_secret(state: State, order: o.PutSecret, now: datetime, limits: Limits) -> Decision:
     known = state.access.secrets
-    if order.name not in known and len(known) >= MAX_SECRETS:
-        raise Refusal("limit", f"there are {MAX_SECRETS} secrets already, which is the limit")
+    if order.name not in known:
+        check_limit(known, MAX_SECRETS, "secrets")
     reply = Reply(order.name, {"secret": order.name})
     return Decision([af.SecretPut(order.name, order.sealed, now)], reply)
 
@@ -302,10 +299,6 @@ def _ref(state: State, order: Any) -> About:
     return order.ref if isinstance(order.ref, tuple) else (order.ref,)
 
 
-def _listening(state: State, order: o.EmitEvent) -> About:
-    return map(str, state.listeners.get(order.event, ()))
-
-
 def _flow(state: State, order: Any) -> About:
     """A run of a flow is a run of every task of it."""
     with suppress(Refusal):  # it is not there, and whoever looks for it says so
@@ -326,7 +319,7 @@ _NAMED: dict[type, Callable[[State, Any], About]] = {
     o.PauseTasks: _ref,
     o.ResumeTasks: _ref,
     o.CancelRun: _of_run,
-    o.EmitEvent: _listening,
+    o.EmitEvent: lambda state, order: map(str, state.listeners.get(order.event, ())),
     o.StartFlow: _flow,
     o.RetryFlow: _flow,
     o.StopFlow: _flow,

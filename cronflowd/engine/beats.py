@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from attrs import define, field
+from msgspec.structs import replace
 
 from ..base.errors import Refusal
 from ..schedules.zones import EPOCH, parse_duration
@@ -19,33 +19,7 @@ from .alarms import Alarms
 
 FAR_S = 3 * 3600.0  # a clock set forward by more gives all beats their grace anew
 
-FORM = ("name", "every", "grace_s", "notify", "desc", "start_at", "state", "due_at")
-_BEEN = ("set_at", "beaten_at", "text")
-
-
-@define
-class Expectation:
-    """Something that has to say from time to time that it is well."""
-
-    name: str
-    every: str  # a duration, counted from the last beat; or a schedule
-    grace_s: float
-    notify: str  # as notify= says it
-    desc: str
-    start_at: datetime | None  # nothing is expected before
-    state: str  # `new`, `ok`, `late`, `failed`
-    due_at: datetime | None  # grace included; None while late, and when no more are to come
-    set_at: datetime
-    beaten_at: datetime | None = None
-    text: str = ""  # what the last beat said
-    every_s: float | None = field(init=False)  # the time between two beats; None for a schedule
-
-    def __attrs_post_init__(self) -> None:
-        self.every_s = interval_s(self.every)
-
-    @property
-    def grace(self) -> timedelta:
-        return timedelta(seconds=self.grace_s)
+FORM = f.ExpectationSet.__struct_fields__
 
 
 def interval_s(every: str) -> float | None:
@@ -60,30 +34,30 @@ class Beats:
     """The table, and which of them is late next."""
 
     def __init__(self) -> None:
-        self.expected: dict[str, Expectation] = {}
+        self.expected: dict[str, f.ExpectationCarried] = {}
         self.from_at = EPOCH  # nobody is late before this, and his grace
         self.late = Alarms(self.expected, self.late_at)
 
-    def late_at(self, expected: Expectation) -> datetime | None:
+    def late_at(self, expected: f.ExpectationCarried) -> datetime | None:
         """When it is called late."""
         if expected.due_at is None:
             return None
-        return max(expected.due_at, self.from_at + expected.grace)
+        return max(expected.due_at, self.from_at + timedelta(seconds=expected.grace_s))
 
     def give_grace(self, from_at: datetime) -> None:
         """From then on everybody has his grace, if he has not longer anyhow."""
         self.from_at = from_at
         self.late.find_anew()
 
-    def _put(self, expected: Expectation) -> None:
+    def _put(self, expected: f.ExpectationCarried) -> None:
         self.expected[expected.name] = expected
         self.late.set(expected.name, expected)
 
     def set(self, fact: f.ExpectationSet, at: datetime) -> None:
         """What is expected: anew, or in another form."""
         old = self.expected.get(fact.name)
-        been = f.named(old, _BEEN) if old else {"set_at": at}
-        self._put(Expectation(**f.named(fact, FORM), **been))
+        been = f.named(old, ("set_at", "beaten_at", "text")) if old else {"set_at": at}
+        self._put(f.ExpectationCarried(**f.named(fact, FORM), **been))
 
     def receive(self, fact: f.BeatReceived, at: datetime) -> None:
         """The sign of life."""
@@ -98,8 +72,8 @@ class Beats:
         expected.state, expected.due_at = "late", None
 
     def take(self, fact: f.ExpectationCarried) -> None:
-        """The inverse of `carried`."""
-        self._put(Expectation(**f.named(fact, FORM + _BEEN)))
+        """As a checkpoint tells it; the table's own rows change."""
+        self._put(replace(fact))
 
     def step(self, by: timedelta) -> None:
         """The clock was set: intervals stay as long as they are, and what a schedule says stays."""
@@ -107,10 +81,5 @@ class Beats:
             expected.set_at += by
             if expected.beaten_at:
                 expected.beaten_at += by
-            if expected.due_at and expected.every_s is not None:
+            if expected.due_at and interval_s(expected.every) is not None:
                 expected.due_at += by
-
-
-def carried(expected: Expectation) -> f.ExpectationCarried:
-    """The same as a fact."""
-    return f.ExpectationCarried(**f.named(expected, FORM + _BEEN))

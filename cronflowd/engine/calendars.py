@@ -12,7 +12,7 @@ from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 from ..schedules.calendars import FILE, Calendar, Calendars
-from .fact import Fact
+from .facts import Fact
 
 if TYPE_CHECKING:
     from .tables import Tables

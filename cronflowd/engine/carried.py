@@ -13,8 +13,8 @@ from attrs import frozen
 from .. import __version__
 from ..base.errors import Refusal
 from ..schedules.zones import EPOCH, load_zone
-from ..tasks.task import Failure, Run, Task, Worker
-from . import beats, calendars
+from ..tasks.task import Run, RunRow, Task, Worker, WorkerRow
+from . import calendars
 from . import facts as f
 from .changelog import read_step, standing
 from .encoding import decode_rows, encode_row, encode_rows
@@ -29,19 +29,12 @@ _STATE = (
     "next_task", "next_run", "paused_all", "paused_until_at", "paused_why", "tz", "last_step_s",
     "last_step_at", "jumped_upto_at",
 )  # fmt: skip
-_RUN = (
-    "due_at", "by", "args", "attempt", "worker", "output_bytes", "nth", "target", "blame", "unsent",
-    "instance", "who", "fire", "flow", "held",
-)  # fmt: skip
 _MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_until_at")
-_WORKER = (
-    "name", "slots", "labels", "address", "since_at", "draining", "connected", "leaving", "instance",
-    "connection",
-)  # fmt: skip
+_RUN = [name for name in RunRow.__struct_fields__ if name not in _MEASURED]
 
 
 def _task(state: Tables, task: Task) -> f.TaskCarried:
-    heard = {"heard": heard_by(state, task)} if state.news and task.spec.options.after else {}
+    heard = {"heard": heard_by(state, task) or None} if state.news and task.spec.options.after else {}
     return f.TaskCarried(
         task.id, task.rev, task.spec.record, task.anchor_at, task.due_at, decided=task.decided,
         notice=task.is_notice, changed_at=task.changed_at, **(standing(task) | heard),
@@ -133,10 +126,9 @@ def carry(state: Tables) -> Iterator[f.Fact]:
     yield f.LedgerCarried(state.ledger.carry())
     yield from _tasks(state)
     for worker in state.workers.values():
-        yield f.WorkerCarried(can=sorted(worker.can), **f.named(worker, _WORKER))
-    yield from map(beats.carried, state.beats.expected.values())
-    for (about, event), told in state.told.items():
-        yield f.NoticeGiven(about, event, told.since_at, told.given, told.withheld)
+        yield f.WorkerCarried(sorted(worker.can), **f.named(worker, WorkerRow.__struct_fields__))
+    yield from map(msgspec.structs.replace, state.beats.expected.values())
+    yield from state.told.values()
     yield from state.unheard.values()
     if (last := state.notice_failed) and last.to not in state.unheard:
         yield msgspec.structs.replace(last, over=True)
@@ -176,12 +168,6 @@ def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) 
         state.leave(task_id, why)
     state.flows.next_number = fact.next_flow
     state.history_from_seq = seq
-
-
-def _failure_carried(state: Tables, fact: f.FailureCarried, at: datetime, seq: int) -> None:
-    state.tasks[fact.task].failure = Failure(
-        fact.since_at, fact.run, fact.state, fact.due_at, fact.ended_at, fact.exit, fact.why
-    )
 
 
 def _task_carried(state: Tables, fact: f.TaskCarried, at: datetime, seq: int) -> None:
@@ -279,7 +265,7 @@ def _index_held(state: Tables, run: Run) -> None:
 
 
 def _worker_carried(state: Tables, fact: f.WorkerCarried, at: datetime, seq: int) -> None:
-    state.workers[fact.name] = Worker(can=frozenset(fact.can), **f.named(fact, _WORKER))
+    state.workers[fact.name] = Worker(can=frozenset(fact.can), **f.named(fact, WorkerRow.__struct_fields__))
 
 
 def _bulk_carried(state: Tables, fact: f.BulkCarried, at: datetime, seq: int) -> None:
@@ -294,7 +280,6 @@ APPLY: dict[type[f.Fact], Callable[[Tables, Any, datetime, int], None]] = {
     f.LedgerCarried: lambda state, fact, at, seq: state.ledger.take(fact.rows),
     f.TaskCarried: _task_carried,
     f.TasksCarried: _tasks_carried,
-    f.FailureCarried: _failure_carried,
     f.RunCarried: _run_carried,
     f.ExpectationCarried: lambda state, fact, at, seq: state.beats.take(fact),
     f.WorkerCarried: _worker_carried,

@@ -3,24 +3,24 @@
 A change is what one order did: one or more facts with the same number, each a step here.
 A step holds what it replaced, so that walking back from the present gives the tasks as
 they were before any change that is still known. The log is bounded; the oldest changes
-go first, and the newest stays whatever its size.
+go first, and the newest stays whatever its size. `noted` sees to it that what a fact is about to replace
+is kept here first.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import datetime
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from ..base.walks import Numbered, in_slices
 from ..tasks.options import Keep
-from ..tasks.reasons import Reason
-from ..tasks.task import Failure, Outcome, Task, TaskSpec, read_record
+from ..tasks.task import Outcome, Standing, Task, TaskSpec, read_record
 from . import facts as f
 
 MAX_CHANGES = 1000
@@ -29,7 +29,6 @@ LET_GO = 1000  # entries that are freed together
 FORGET = 10  # changes that are forgotten together, each of at most so many steps
 ALL = 0  # the id that stands for PAUSE all and RESUME all
 PAUSE = ("paused", "paused_until_at", "paused_why")
-STANDING = (*PAUSE, "counts", "fired", "heard", "failure", "last_state", "last_ended_at")
 STEPS = {
     f.TaskAdded: "added",
     f.TaskChanged: "changed",
@@ -41,22 +40,13 @@ STEPS = {
 }
 
 
-class Was(msgspec.Struct, gc=False):
+class Was(Standing, gc=False):
     """A task at one time in the past; or, with the id ALL, what PAUSE all had set, or a template."""
 
     id: int
     rev: int = 0
     definition: TaskSpec | dict[str, Any] | None = None  # a record after a restart: read when needed
     anchor_at: datetime | None = None
-    paused: bool = False
-    paused_until_at: datetime | None = None
-    paused_why: str = ""
-    counts: dict[str, int] | None = None
-    fired: int = 0
-    heard: dict[str, Reason] = msgspec.field(default_factory=dict)
-    failure: Failure | None = None
-    last_state: str = ""
-    last_ended_at: datetime | None = None
 
     @property
     def record(self) -> dict[str, Any]:
@@ -128,15 +118,6 @@ class Change(msgspec.Struct):
         return f"{self.what}: {self.undone}" if self.undone else self.what
 
 
-class Leftover(Protocol):
-    """What is large, and no longer needed by anybody."""
-
-    def __len__(self) -> int: ...
-
-    def let_go(self) -> None:
-        """Forgets some of it."""
-
-
 class ChangeLog:
     """The changes that are still known, oldest first. Filled by `State.apply` alone."""
 
@@ -144,7 +125,7 @@ class ChangeLog:
         self.changes: deque[Change] = deque()
         self.is_held = False  # nothing is forgotten
         # What is no longer needed: freeing much of it at once would take long.
-        self.leftovers: list[list[Step] | Leftover] = []
+        self.leftovers: list[Any] = []  # lists of steps, and tables that `let_go` of some of it
         # Tasks that were removed and had a keep= of their own: their history is kept by it still.
         self._keepers: dict[int, Was] = {}
         self._steps = 0
@@ -156,9 +137,8 @@ class ChangeLog:
     def open(self, number: int, at: datetime, fact: f.Asked | f.ChangeCarried) -> None:
         """A change begins, unless this one has begun."""
         if not self.changes or self.changes[-1].number != number:
-            what = fact.what or ""
-            verb = fact.verb or what.partition(" ")[0]  # which it is, in journals of before
-            self.changes.append(Change(number, at, fact.who, what, verb, fact.undone or ""))
+            change = Change(number, at, fact.who, fact.what or "", fact.verb or "", fact.undone or "")
+            self.changes.append(change)
 
     def add(self, step: Step, is_carried: bool = False) -> None:
         """One more step of the newest change; a checkpoint holds what is known, and no start forgets more."""
@@ -265,7 +245,7 @@ def record_of(definition: f.Definition) -> dict[str, Any]:
 
 def standing(row: Any) -> dict[str, Any]:
     """How a task is besides its definition, by name, where that is not as at first; tables are copied."""
-    values = [(name, value) for name in STANDING if (value := getattr(row, name))]
+    values = [(name, value) for name in Standing.__struct_fields__ if (value := getattr(row, name))]
     return {name: dict(value) if isinstance(value, dict) else value for name, value in values}
 
 
@@ -300,3 +280,48 @@ def read_step(fact: f.StepCarried) -> Step:
         return Step(fact.kind, fact.id, fact.rev, None)
     was = Was(fact.id, fact.was_rev, fact.record, fact.anchor_at, **standing(fact))
     return Step(fact.kind, fact.id, fact.rev, was)
+
+
+# --- what a change is about to replace ------------------------------------------------------------
+
+
+Applier = Callable[[Any, Any, datetime, int], None]
+
+
+def noted(change: Applier) -> Applier:
+    """Of what a client may have asked for, what it replaces is noted first."""
+
+    def note_first(state: Any, fact: f.Asked, at: datetime, seq: int) -> None:
+        if fact.change is not None:
+            state.changes.open(fact.change, at, fact)
+            if type(fact) is f.TaskAdded:  # before which there was nothing
+                state.changes.add(Step("added", fact.id, 1, None))
+            else:
+                for step in _steps(state, fact):
+                    state.changes.add(step)
+        change(state, fact, at, seq)
+
+    return note_first
+
+
+def _steps(state: Any, fact: Any) -> Iterator[Step]:
+    if isinstance(fact, f.BulkDecided):
+        return
+    kind = STEPS[fact.__class__]
+    if kind == "template":
+        words = state.templates.get(fact.name)
+        yield Step(kind, ALL, 0, Was(ALL, 0, {"template": fact.name, "words": words}))
+        return
+    task = None if fact.id is None else state.tasks.get(fact.id)
+    if isinstance(fact, f.TaskRestored):
+        yield Step(kind, fact.id, fact.rev, None)
+    elif isinstance(fact, f.TaskPaused | f.TaskResumed) and task is None:
+        until_at, why = state.paused_until_at, state.paused_why
+        was = Was(ALL, paused=state.paused_all, paused_until_at=until_at, paused_why=why)
+        yield Step(kind, ALL, 0, was)
+        if isinstance(fact, f.TaskResumed) and not fact.own_stay:
+            lifted = [state.tasks[task_id] for task_id in sorted(state.paused)]  # as a checkpoint tells them
+            yield from (Step(kind, each.id, each.rev, pause_of(each)) for each in lifted)
+    elif task is not None:
+        take = {"changed": defined, "removed": whole}.get(kind, pause_of)
+        yield Step(kind, task.id, getattr(fact, "rev", task.rev), take(task))

@@ -41,7 +41,7 @@ from .dependencies import check_circles, find_circle, refuse_circle, settle_afte
 from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
 from .notices import Row, notes
 from .placement import send_at_once
-from .rules import Decision, Limits, Rule, Rules
+from .rules import Decision, Limits, Rule, Rules, check_limit
 from .state import State
 from .tables import ENDED_AT_ONCE
 
@@ -58,8 +58,7 @@ Entry = tuple[int | None, TaskSpec]
 def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decision:
     if order.replace:
         return _replace(state, order, now, limits)
-    if len(state.tasks) >= limits.tasks:
-        raise Refusal("limit", f"there are {len(state.tasks)} tasks already, which is the limit")
+    check_limit(state.tasks, limits.tasks, "tasks")
     task_id = _new_id(state, order.task_id, order.spec.name)
     pause = order.spec.pause or (Pause() if order.paused else None)
     spec = order.spec.bare if pause else order.spec
@@ -296,8 +295,8 @@ def _template(state: State, order: o.SetTemplate, now: datetime, limits: Limits)
     old = state.templates.get(order.name)
     if old is None and order.words is None:
         raise Refusal("not-found", f'no template "{escape(order.name[:80])}"')
-    if old is None and len(state.templates) >= MAX_TEMPLATES:
-        raise Refusal("limit", f"there are {MAX_TEMPLATES} templates already, which is the limit")
+    if old is None:
+        check_limit(state.templates, MAX_TEMPLATES, "templates")
     done = "removed" if order.words is None else "added" if old is None else "replaced"
     if order.words == old:
         done = "unchanged"
@@ -638,10 +637,6 @@ def _words_of_set(state: State, order: o.SetTask) -> str:
     return f"{_name(state, order.ref)} {words}"
 
 
-def _words_of_roll_back(state: State, order: o.RollBack) -> str:
-    return f"{_name(state, order.ref)} {order.rev}"
-
-
 def _words_of_template(state: State, order: o.SetTemplate) -> str:
     if order.words is None:
         return f"REMOVE {order.name}"
@@ -677,7 +672,9 @@ DEFINE: Rules = {
     for kind, rule in {
         o.AddTask: Rule(_add, "ADD", _words_of_add),
         o.SetTask: Rule(_set, "SET", _words_of_set),
-        o.RollBack: Rule(_roll_back, "ROLLBACK", _words_of_roll_back),
+        o.RollBack: Rule(
+            _roll_back, "ROLLBACK", lambda state, order: f"{_name(state, order.ref)} {order.rev}"
+        ),
         o.SetTemplate: Rule(_template, "TEMPLATE", _words_of_template),
         o.RemoveTask: Rule(_remove, "REMOVE", _words_of_remove),
         o.ClearTasks: Rule(_clear, "CLEAR", lambda state, order: f"{state.count_own()} tasks"),

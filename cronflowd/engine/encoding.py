@@ -18,7 +18,8 @@ from . import access_facts, calendars, once  # noqa: F401  (the decoder knows wh
 from . import facts as f
 
 _BASES = (f.Fact, f.Signed, f.Asked)
-KINDS = [kind for base in _BASES for kind in base.__subclasses__() if kind not in _BASES]
+_KINDS_OF = (*_BASES, f.ExpectationSet)  # what is another fact with more to it is one of these, too
+KINDS = [kind for base in _KINDS_OF for kind in base.__subclasses__() if kind not in _BASES]
 # These keys of a record are the record's own; a field of that name would be lost in replay.
 assert not any({"seq", "at", "fact", "more", "batch", "crc"} & set(kind.__struct_fields__) for kind in KINDS)
 _DEFINING = frozenset({f.TaskAdded, f.TaskChanged, f.TaskRestored})

@@ -12,6 +12,7 @@ commit has been asked for, and nothing leaves before it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from functools import partial
@@ -32,12 +33,11 @@ from .flows import FLOWS, next_in_flows
 from .many import MANY, is_planned
 from .placement import PLACED_TOGETHER, choose
 from .rules import Decision, Limits, Rule, Rules
-from .runs import RUNS
+from .runs import RUNS, WORKERS
 from .slices import SLICES, Slices, look_again, reschedule
 from .state import BIG_STEP_S, OLDEST_TIME, State
 from .undo import UNDO
 from .unfinished import Again
-from .workers import WORKERS
 
 MAX_SLEW_S = 1.0  # a clock that is behind the journal by more was set back
 FIRES_AHEAD = 200  # moments that are decided before the first of them is placed
@@ -247,17 +247,13 @@ class Engine:
                 del state.untold[task_id]
                 return lambda: task_id in state.unread and state.untold.setdefault(task_id)
             case o.BreakRun(run=run_id) if run_id in state.unread_runs:
-                del state.unread_runs[run_id]
-                return partial(state.unread_runs.setdefault, run_id)
+                return _first_aside(state.unread_runs)
             case o.EndRun():
-                task_id, looked_at = state.to_end.popitem(last=False)
-                return partial(state.to_end.setdefault, task_id, looked_at)
+                return _first_aside(state.to_end)
             case o.AdmitRun() | o.BreakRun() | o.FireAfter() | o.ReplaceRuns():
-                judged, _ = state.to_judge.popitem(last=False)
-                return partial(state.to_judge.setdefault, judged)
+                return _first_aside(state.to_judge)
             case o.StartMember() | o.SkipMember() | o.StopMember() | o.EndFlow():
-                member, _ = state.flows.todo.popitem(last=False)
-                return partial(state.flows.todo.setdefault, member)
+                return _first_aside(state.flows.todo)
         alarms: Any = {kind: alarms for alarms, kind in self._alarms} | {o.MissBeat: state.beats.late}
         return alarms.get(type(order), state.due).set_aside()  # type: ignore[no-any-return]
 
@@ -281,3 +277,7 @@ class Engine:
         if late_at := expectations.next_due(state):
             times.append(late_at)
         return min(times, default=None)
+
+
+def _first_aside(queue: OrderedDict[Any, Any]) -> Callable[[], object]:
+    return partial(queue.setdefault, *queue.popitem(last=False))

@@ -24,9 +24,9 @@ from ..tasks.kinds import CONTROL
 from ..tasks.targets import OF_A_BEAT, parse_notify
 from . import facts as f
 from . import orders as o
-from .beats import FORM, Expectation, interval_s
+from .beats import FORM, interval_s
 from .notices import notify_notes
-from .rules import Decision, Limits, Rule, Rules
+from .rules import Decision, Limits, Rule, Rules, check_limit
 from .state import State
 
 MAX_EXPECTATIONS = 10_000
@@ -61,7 +61,7 @@ def _expect(state: State, order: o.SetExpectation, now: datetime, limits: Limits
     """
     decision = _set(state, order, now)
     fact = decision.facts[0] if decision.facts else state.beats.expected[order.name]
-    assert isinstance(fact, f.ExpectationSet | Expectation)
+    assert isinstance(fact, f.ExpectationSet)
     # `none` is on purpose.
     is_heard = fact.notify or any(target.events & OF_A_BEAT for target in limits.notify)
     rows = notify_notes(state, parse_notify(fact.notify)) if order.words.get("notify") else []
@@ -97,11 +97,12 @@ def _check_new(state: State, name: str) -> None:
         raise Refusal("exists", f'a task is named "{name}" (id {state.names[name]})')
     if id_of_name(name):
         raise Refusal("exists", f'the name "{name}" belongs to the task with id {id_of_name(name)} alone')
-    if len(state.beats.expected) >= MAX_EXPECTATIONS:
-        raise Refusal("limit", f"there are {MAX_EXPECTATIONS} expectations already, which is the limit")
+    check_limit(state.beats.expected, MAX_EXPECTATIONS, "expectations")
 
 
-def _form(state: State, old: Expectation | None, words: dict[str, str], now: datetime) -> dict[str, Any]:
+def _form(
+    state: State, old: f.ExpectationCarried | None, words: dict[str, str], now: datetime
+) -> dict[str, Any]:
     """The words given over what it was; an empty one means the default."""
     form: dict[str, Any] = f.named(old, _DEFAULTS) if old else dict(_DEFAULTS)
     for key, text in words.items():
@@ -145,7 +146,7 @@ def _schedule(every: str, tz: str) -> Schedule:
 
 
 def due_after(
-    each: f.ExpectationSet | Expectation, beaten_at: datetime | None, set_at: datetime, tz: str
+    each: f.ExpectationSet, beaten_at: datetime | None, set_at: datetime, tz: str
 ) -> datetime | None:
     """Until when a beat must have come, counted from the last one; None if none will be due again.
 
@@ -192,7 +193,7 @@ def _forget(state: State, order: o.ForgetExpectation, now: datetime, limits: Lim
     return Decision([f.ExpectationForgotten(expected.name)], reply)
 
 
-def _find(state: State, name: str) -> Expectation:
+def _find(state: State, name: str) -> f.ExpectationCarried:
     if (expected := state.beats.expected.get(name)) is None:
         raise Refusal("not-found", f'nothing named "{escape(name[:80])}" is expected; EXPECT says what is')
     return expected
@@ -202,7 +203,7 @@ def rescheduled(state: State, now: datetime, names: Iterable[str] | None = None)
     """With other zone data, what a schedule says comes at another moment."""
     expected = state.beats.expected
     for each in expected.values() if names is None else filter(None, map(expected.get, names)):
-        if each.due_at is None or each.due_at <= now or each.every_s is not None:
+        if each.due_at is None or each.due_at <= now or interval_s(each.every) is not None:
             continue
         due_at = due_after(each, each.beaten_at, each.set_at, state.default_tz)
         if due_at != each.due_at:

@@ -17,20 +17,55 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
 from ..tasks.reasons import Reason
-from ..tasks.task import Failure
-from .fact import Asked as Asked  # noqa: PLC0414  (others say f.Asked)
-from .fact import Definition as Definition  # noqa: PLC0414  (others say f.Definition)
-from .fact import Fact as Fact  # noqa: PLC0414  (others say f.Fact)
-from .fact import Signed as Signed  # noqa: PLC0414  (others say f.Signed)
+from ..tasks.task import Failure, RunRow, Standing, TaskSpec, WorkerRow
 
 FACTS_VERSION = 2
 # What came after form 2: `Fact`, `Fact.field`, or `option=` of a task; and the form.
 SINCE: dict[str, int] = {}
+
+# A fact that was just decided carries the task itself. The record is made when it is written, and
+# read when it is read back: a dict stands there then, which is what the decoder knows of.
+if TYPE_CHECKING:
+    Definition = TaskSpec | dict[str, Any]
+else:
+    Definition = dict[str, Any]
+
+
+class Fact(
+    msgspec.Struct, tag_field="fact", tag=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
+    """Base of all facts. `urgent` says how the journal may treat it when the disk is full."""
+
+    urgent: ClassVar[bool] = True  # may use the reserve; False = asked for by a client, can be refused
+
+    def is_urgent(self) -> bool:
+        """Whether this one may be written when only the reserve is left."""
+        return self.urgent
+
+
+class Signed(Fact, kw_only=True):
+    """Base of the facts that somebody may have asked for: they say who, and most of them can be refused."""
+
+    urgent: ClassVar[bool] = False
+    who: str | None = None  # the connection's name or address; None = the daemon itself
+
+
+class Asked(Signed, kw_only=True):
+    """Base of the facts about tasks, which are mostly what somebody asked for.
+
+    All facts of one order bear the number of the same change; what UNDO does not take back has none.
+    """
+
+    change: int | None = None
+    what: str | None = None  # with the first fact of a change: the order, as HISTORY tells it
+    verb: str | None = None  # with that: which order it was, `SET` or `UNDO`
+    undone: str | None = None  # with that: the one change that an UNDO took back, as HISTORY tells that
+
 
 # --- tasks ---
 
@@ -414,13 +449,13 @@ class ExpectationSet(Fact):
 
     urgent: ClassVar[bool] = False
     name: str
-    every: str  # a duration, or a schedule
+    every: str  # a duration, counted from the last beat; or a schedule
     grace_s: float
-    notify: str
+    notify: str  # as notify= says it
     desc: str
-    start_at: datetime | None
+    start_at: datetime | None  # nothing is expected before
     state: str  # `new`, `ok`, `late`, `failed`
-    due_at: datetime | None  # a beat must have come by then
+    due_at: datetime | None  # grace included; None while late, and when no more are to come
 
 
 class BeatReceived(Fact):
@@ -533,7 +568,7 @@ class StateCarried(Fact):
     next_login: int = 1
 
 
-class TaskCarried(Fact):
+class TaskCarried(Fact, Standing):
     """One task as it was."""
 
     id: int
@@ -541,17 +576,8 @@ class TaskCarried(Fact):
     record: dict[str, Any]
     anchor_at: datetime
     due_at: datetime | None
-    paused: bool = False
-    paused_until_at: datetime | None = None
-    paused_why: str = ""
-    counts: dict[str, int] | None = None
     decided: int = 0
-    fired: int = 0
-    heard: dict[str, Reason] = msgspec.field(default_factory=dict)
     notice: bool = False
-    failure: Failure | None = None
-    last_state: str = ""
-    last_ended_at: datetime | None = None
     changed_at: datetime | None = None
 
 
@@ -575,83 +601,32 @@ class LedgerCarried(Fact):
     rows: list[list[int]]
 
 
-class FailureCarried(Fact):
-    """That a task's last fire did not end well: of before TaskCarried told it. It comes after the task."""
-
-    task: int
-    since_at: datetime
-    run: int | None
-    state: str
-    due_at: datetime
-    ended_at: datetime
-    exit: int | None
-    why: Reason
-
-
-class RunCarried(Fact):
+class RunCarried(Fact, RunRow):
     """One run that had not ended."""
 
     run: int
     task: int
     record: dict[str, Any]  # the definition it runs
-    due_at: datetime
-    queued_at: datetime
-    by: str
-    args: dict[str, str] | None
-    attempt: int
     state: str
     parked: bool
-    delayed_until_at: datetime | None
-    worker: str | None
-    sent_at: datetime | None
-    started_at: datetime | None
-    lease_until_at: datetime | None
     stopping: str
-    output_bytes: int
-    nth: int = 1
     awaits: bool = False
-    target: str = ""
-    blame: Reason = ""
-    unsent: int = 0
     renewed: bool = False
-    instance: str = ""
-    who: str | None = None
-    fire: int = 0
-    flow: int = 0
     given: list[list[str]] | None = None
-    held: str = ""
 
 
-class ExpectationCarried(Fact):
-    """One expectation as it was."""
+class ExpectationCarried(ExpectationSet):
+    """One expectation as it was, and as it stands in the table."""
 
-    name: str
-    every: str
-    grace_s: float
-    notify: str
-    desc: str
-    start_at: datetime | None
-    state: str
-    due_at: datetime | None
     set_at: datetime
-    beaten_at: datetime | None
-    text: str
+    beaten_at: datetime | None = None
+    text: str = ""  # what the last beat said
 
 
-class WorkerCarried(Fact):
+class WorkerCarried(Fact, WorkerRow):
     """One worker that was known."""
 
-    name: str
-    slots: int
-    labels: dict[str, str]
     can: list[str]
-    address: str
-    since_at: datetime
-    draining: bool
-    connected: bool
-    leaving: bool
-    instance: str = ""
-    connection: int = 0
 
 
 class ChangeCarried(Fact):
@@ -665,7 +640,7 @@ class ChangeCarried(Fact):
     undone: str | None = None
 
 
-class StepCarried(Fact):
+class StepCarried(Fact, Standing):
     """One step of a change, and the task as it was before, as far as UNDO needs to know."""
 
     change: int
@@ -675,15 +650,6 @@ class StepCarried(Fact):
     was_rev: int | None = None
     record: dict[str, Any] | None = None
     anchor_at: datetime | None = None
-    paused: bool = False
-    paused_until_at: datetime | None = None
-    paused_why: str = ""
-    counts: dict[str, int] | None = None
-    fired: int = 0
-    heard: dict[str, Reason] = msgspec.field(default_factory=dict)
-    failure: Failure | None = None
-    last_state: str = ""
-    last_ended_at: datetime | None = None
 
 
 def named(row: Any, names: Iterable[str]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def fire(state: State, task: Task, now: datetime) -> Decision:
     following = moments.next_after(first, anchor)
     if following is not None and following <= now:
         if task.spec.options.catchup == "all":
-            cutoff = now - _grace(task)
+            cutoff = now - timedelta(seconds=max(task.spec.options.grace_s, MIN_GRACE_S))
             if first < cutoff and (last := moments.latest(first, cutoff, anchor)):
                 return Decision(pass_range(state, task, first, last, "missed", reason("grace")))
         else:
@@ -127,8 +127,7 @@ def _patience_s(task: Task) -> float:
 
 def jump(state: State, task: Task, now: datetime, by_s: float) -> list[f.Fact]:
     """What the clock was set forward over when that is too far to catch up: none of it starts anything."""
-    if task.due_at is None or task.due_at > now:
-        return []
+    assert task.due_at is not None
     newest = task.spec.moments.latest(task.due_at, now, task.anchor_at) or task.due_at
     if why := _why_held(state, task, newest):
         return pass_range(state, task, task.due_at, newest, "skipped", why)
@@ -302,10 +301,6 @@ def out_of_bounds(spec: TaskSpec, now: datetime) -> Reason:
     if options.end_at is not None and now > options.end_at:
         return reason("after-end", at=format_time(options.end_at))
     return ""
-
-
-def _grace(task: Task) -> timedelta:
-    return timedelta(seconds=max(task.spec.options.grace_s, MIN_GRACE_S))
 
 
 def _after(task: Task, due_at: datetime, decided: int, following: datetime | None) -> datetime | None:

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import orjson
 from attrs import evolve, frozen
+from msgspec.structs import replace
 
 from ..base.output import last_lines
 from ..base.text import escape, format_time
@@ -28,7 +29,7 @@ from ..tasks.kinds import CONTROL
 from ..tasks.options import DEFAULTS, set_options
 from ..tasks.reasons import code_of, in_words, shortened
 from ..tasks.targets import AT_EACH_END, BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
-from ..tasks.task import Failure, Task, TaskSpec, Told, make_spec, tell_work
+from ..tasks.task import Failure, Task, TaskSpec, make_spec, tell_work
 from . import facts as f
 from .lanes import accepts
 from .ledger import RAN
@@ -165,7 +166,7 @@ class _Writer:
         self._state, self._limits, self._now = state, limits, now
         self._task = max([state.next_task, *(each.id + 1 for each in facts if isinstance(each, f.TaskAdded))])
         self._run = state.next_run + sum(isinstance(each, f.RunQueued) for each in facts)
-        self._told: dict[tuple[str, str], Told] = {}
+        self._told: dict[tuple[str, str], f.NoticeGiven] = {}
         self._under_way = len(state.notices)
         ended = {each.task for each in facts if isinstance(each, f.RunEnded)} - state.tasks.keys()
         ended |= {each.id for each in facts if isinstance(each, f.TaskRemoved)}
@@ -173,25 +174,24 @@ class _Writer:
 
     def add(self, notice: Notice, targets: list[Target]) -> None:
         about, event = notice.about, notice.event
-        told = self._find(about, event) or Told(self._now, 0, 0)
+        told = self._find(about, event) or f.NoticeGiven(about, event, self._now, 0, 0)
         if is_withheld := self._is_withheld(notice):
-            told = evolve(told, withheld=told.withheld + 1)
+            told = replace(told, withheld=told.withheld + 1)
         else:
             more = notice.told | {"host": self._limits.host, "withheld": told.withheld or None}
             for target in targets:
                 self._send(evolve(notice, told=more), target)
             told = self._counted(told)
-            told = Told(told.since_at, told.given + 1, 0)
+            told = replace(told, given=told.given + 1, withheld=0, turns=True)
         if about in self._gone:
             return  # and nothing is remembered of it
         self._told[about, event] = told
         for other in OPPOSITE.get(event, ()):
             if not is_withheld and (against := self._find(about, other)):
-                self._told[about, other] = evolve(against, given=0)
-        counted = told.since_at, told.given, told.withheld
-        self.facts.append(f.NoticeGiven(about, event, *counted, not is_withheld))
+                self._told[about, other] = replace(against, given=0)
+        self.facts.append(told)
 
-    def _find(self, about: str, event: str) -> Told | None:
+    def _find(self, about: str, event: str) -> f.NoticeGiven | None:
         return self._told.get((about, event)) or self._state.told.get((about, event))
 
     def _is_withheld(self, notice: Notice) -> bool:
@@ -206,10 +206,11 @@ class _Writer:
         told = self._find(notice.about, notice.event)
         return told is not None and self._counted(told).given >= self._limits.notify_limit[0]
 
-    def _counted(self, told: Told) -> Told:
+    def _counted(self, told: f.NoticeGiven) -> f.NoticeGiven:
         """What counts against the limit now."""
         until_at = told.since_at + timedelta(seconds=self._limits.notify_limit[1])
-        return told if told.since_at <= self._now < until_at else Told(self._now, 0, told.withheld)
+        is_lately = told.since_at <= self._now < until_at
+        return told if is_lately else replace(told, since_at=self._now, given=0)
 
     def _send(self, notice: Notice, target: Target) -> None:
         kind, command, payload = _FORMS[target.form](notice, target.address)
@@ -329,32 +330,25 @@ def _fires_passed(state: State, fact: f.FiresPassed, now: datetime, general: Tar
     if not (fact.state == "missed" or is_unread) or (task := state.tasks.get(fact.task)) is None:
         return
     told = {
-        "event": "missed",
-        "task": fact.task,
-        "jobName": fact.name,
         "state": fact.state,
         "due": format_time(fact.first_due_at),
         "until": format_time(fact.last_due_at) if fact.count > 1 else None,
         "count": fact.count,
-        "why": _clean(in_words(fact.why))[:MAX_WHY_CHARS],
     }
     words = f"was missed{'' if fact.count == 1 else f' {fact.count} times'}"
-    headline = f"{fact.name} {CANNOT_BE_READ if is_unread else words}"
-    yield Notice(f"task:{fact.task}", "missed", task.spec.options.notify, headline, told)
+    yield _missed(task, CANNOT_BE_READ if is_unread else words, told, in_words(fact.why))
 
 
 def _record_unread(state: State, fact: f.RecordUnread, now: datetime, general: Targets) -> Iterator[Notice]:
     task = state.tasks[fact.task]
-    told = {
-        "event": "missed",
-        "task": fact.task,
-        "jobName": fact.name,
-        "state": "unreadable",
-        "due": task.due_at and format_time(task.due_at),
-        "why": _clean(fact.why)[:MAX_WHY_CHARS],
-    }
-    headline = f"{fact.name} {CANNOT_BE_READ}"
-    yield Notice(f"task:{fact.task}", "missed", task.spec.options.notify, headline, told)
+    told = {"state": "unreadable", "due": task.due_at and format_time(task.due_at)}
+    yield _missed(task, CANNOT_BE_READ, told, fact.why)
+
+
+def _missed(task: Task, words: str, told: dict[str, Any], why: str) -> Notice:
+    told = {"event": "missed", "task": task.id, "jobName": task.name} | told
+    told["why"] = _clean(why)[:MAX_WHY_CHARS]
+    return Notice(f"task:{task.id}", "missed", task.spec.options.notify, f"{task.name} {words}", told)
 
 
 def _beat_missed(state: State, fact: f.BeatMissed, now: datetime, general: Targets) -> Iterator[Notice]:

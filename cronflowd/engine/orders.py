@@ -25,6 +25,39 @@ class Order(msgspec.Struct):
     """Base of all orders: values that are made in a fraction of a microsecond."""
 
 
+class Named(Order):
+    """About what has this name."""
+
+    name: str
+
+
+class OfRun(Order):
+    """About a run."""
+
+    run: int
+
+
+class OfTask(Order):
+    """About a task, by its id."""
+
+    task: int
+
+
+class OfMember(Order):
+    """About a task in a run of its flow."""
+
+    flow: int
+    task: int
+
+
+class Reported(Order):
+    """What a worker says of an attempt."""
+
+    worker: str
+    run: int
+    attempt: int
+
+
 # --- from clients ---
 
 
@@ -76,10 +109,9 @@ class SetTask(Order):
     rev: int | None = None  # refused where the task's is another by now
 
 
-class SetTemplate(Order):
+class SetTemplate(Named):
     """TEMPLATE ADD; or, without words, TEMPLATE REMOVE."""
 
-    name: str
     words: dict[str, str] | None
 
 
@@ -156,39 +188,35 @@ class EmitEvent(Order):
     args: dict[str, str]
 
 
-class CancelRun(Order):
-    run: int
+class CancelRun(OfRun):
+    pass
 
 
-class SetExpectation(Order):
+class SetExpectation(Named):
     """EXPECT: `every`, `grace`, `notify`, `desc`, `start` as words; what is left out stays."""
 
-    name: str
     words: dict[str, str]
 
 
-class ReceiveBeat(Order):
-    name: str
+class ReceiveBeat(Named):
     is_ok: bool
     text: str
 
 
-class ForgetExpectation(Order):
-    name: str
+class ForgetExpectation(Named):
+    pass
 
 
-class DrainWorker(Order):
-    name: str
+class DrainWorker(Named):
     draining: bool
 
 
 # --- who may come in ---
 
 
-class SetAccount(Order):
+class SetAccount(Named):
     """USER ADD, SET and PASSWORD: what is given is so from now on, the rest stays."""
 
-    name: str
     changes: dict[str, Any]  # fields of AccountSet
     is_new: bool = False
     is_first: bool = False  # only if there is none yet
@@ -196,13 +224,13 @@ class SetAccount(Order):
     shown: str = ""  # the password that was made, which its reply tells and nothing else
 
 
-class RemoveAccount(Order):
-    name: str
+class RemoveAccount(Named):
+    pass
 
 
 class AddToken(Order):
-    digest: str
-    shown: str  # the token itself, for the reply
+    digest: str = ""
+    shown: str = ""  # the token itself, for the reply
     name: str = ""
     role: str = ""
     user: str = ""
@@ -214,15 +242,14 @@ class RevokeToken(Order):
     token: int
 
 
-class BeginLogin(Order):
+class BeginLogin(Named):
     """SESSION ADD."""
 
-    name: str
-    family: str
-    digest: str
-    shown: str  # the token, for the reply
     expires_at: datetime
-    address: str
+    family: str = ""
+    digest: str = ""
+    shown: str = ""  # the token, for the reply
+    address: str = ""
 
 
 class RenewLogin(Order):
@@ -238,30 +265,26 @@ class EndLogin(Order):
     token: int  # its id
 
 
-class OfferReset(Order):
+class OfferReset(Named):
     """USER FORGOT."""
 
-    name: str
     digest: str
     shown: str
     expires_at: datetime
 
 
-class PutSecret(Order):
-    name: str
+class PutSecret(Named):
     sealed: str
 
 
-class RemoveSecret(Order):
-    name: str
+class RemoveSecret(Named):
     force: bool = False
 
 
 # --- from workers ---
 
 
-class JoinWorker(Order):
-    name: str
+class JoinWorker(Named):
     slots: int
     labels: dict[str, str]
     can: tuple[str, ...]
@@ -272,10 +295,9 @@ class JoinWorker(Order):
     connection: int = 0
 
 
-class DropWorker(Order):
+class DropWorker(Named):
     """A connection has ended. If it is not the worker's last one, only `unsent` counts."""
 
-    name: str
     why: Reason
     connection: int = 0
     unsent: tuple[tuple[int, int], ...] = ()  # (run, attempt) of orders that never left
@@ -288,17 +310,14 @@ class UnsendRuns(Order):
     runs: tuple[tuple[int, int], ...]  # (run, attempt) each
 
 
-class DismissWorker(Order):
+class DismissWorker(Named):
     """It said BYE. Over a connection that is not its last one, nothing comes of it."""
 
-    name: str
     connection: int = 0
 
 
-class ReportStarted(Order):
-    worker: str
-    run: int
-    attempt: int
+class ReportStarted(Reported):
+    pass
 
 
 class ReportOutput(Order):
@@ -308,21 +327,15 @@ class ReportOutput(Order):
     dropped: int = 0  # characters that came before these and could not be kept
 
 
-class ReportEnded(Order):
-    worker: str
-    run: int
-    attempt: int
+class ReportEnded(Reported):
     exit: int
     details: dict[str, str]
     began: bool = False  # that it had started was reported with it
 
 
-class ReportRefused(Order):
+class ReportRefused(Reported):
     """A worker does not carry out an order: it is not as it was sent, or against that worker's rules."""
 
-    worker: str
-    run: int
-    attempt: int
     code: str
     why: str
     holds: bool  # it has that attempt from another order, and goes on with it
@@ -412,20 +425,16 @@ class PassOver(Order):
     """Nothing: some moments or tasks were looked at of which nothing comes, and there are more."""
 
 
-class RescheduleTask(Order):
+class RescheduleTask(OfTask):
     """A moment comes of a task that has yet to be looked at again."""
 
-    task: int
+
+class FireTask(OfTask):
+    pass
 
 
-class FireTask(Order):
-    task: int
-
-
-class FireOn(Order):
+class FireOn(OfTask):
     """An event was emitted that this task waits for."""
-
-    task: int
 
 
 class PlaceRuns(Order):
@@ -434,87 +443,67 @@ class PlaceRuns(Order):
     places: list[tuple[int, str]]  # run, worker
 
 
-class LoseRun(Order):
+class LoseRun(OfRun):
     """Its lease ended."""
 
-    run: int
+
+class TimeoutRun(OfRun):
+    pass
 
 
-class TimeoutRun(Order):
-    run: int
+class ReleaseRun(OfRun):
+    pass
 
 
-class ReleaseRun(Order):
-    run: int
-
-
-class AdmitRun(Order):
+class AdmitRun(OfRun):
     """The dependencies of its task have ended well."""
 
-    run: int
 
-
-class EndRun(Order):
+class EndRun(OfRun):
     """It waits, and its task is gone."""
 
-    run: int
     why: Reason
 
 
-class ReplaceRuns(Order):
+class ReplaceRuns(OfTask):
     """The newest run of a task replaces more than were told to end with it."""
 
-    task: int
 
-
-class BreakRun(Order):
+class BreakRun(OfRun):
     """One of them has not."""
 
-    run: int
     why: Reason
 
 
-class TellUnread(Order):
+class TellUnread(OfTask):
     """That the record of a task cannot be read has not been said yet."""
 
-    task: int
 
-
-class TellUnwritten(Order):
+class TellUnwritten(OfRun):
     """Output of which a record tells was not written beside it: the disk was full."""
 
-    run: int
     number: int  # of bytes
     node: str
 
 
-class FireAfter(Order):
+class FireAfter(OfTask):
     """All dependencies of an @after task have ended; `broken` says why one of them will not do."""
 
-    task: int
     broken: Reason
 
 
-class StartMember(Order):
+class StartMember(OfMember):
     """In a run of its flow, all that this task waits for has ended well."""
 
-    flow: int
-    task: int
 
-
-class SkipMember(Order):
+class SkipMember(OfMember):
     """Something of that has not."""
 
-    flow: int
-    task: int
     why: Reason
 
 
-class StopMember(Order):
+class StopMember(OfMember):
     """Its flow's run was cancelled, and it still runs."""
-
-    flow: int
-    task: int
 
 
 class EndFlow(Order):
@@ -523,13 +512,9 @@ class EndFlow(Order):
     flow: int
 
 
-class MissBeat(Order):
+class MissBeat(Named):
     """Nothing was heard in time."""
 
-    name: str
 
-
-class ExpireRun(Order):
+class ExpireRun(OfRun):
     """No worker took it within its grace."""
-
-    run: int

@@ -22,10 +22,9 @@ from ..base.errors import Refusal
 from ..base.masks import Mask
 from ..base.output import cut_lines, is_whole, size_of, text_of
 from ..base.text import to_bytes
-from ..tasks.kinds import CONTROL, check_request, parse_payload
+from ..tasks.kinds import CONTROL, INSIDE, WHOLE, check_request, parse_payload
 from ..tasks.options import Options
 from ..tasks.reasons import Reason, reason
-from ..tasks.references import INSIDE, WHOLE
 from ..tasks.task import Run, TaskSpec
 from . import facts as f
 from .access import Access
@@ -91,12 +90,8 @@ def _put_into(key: str, text: str, values: dict[str, str]) -> str:
     if "{{secret:" not in text:
         return text
     if key == "payload":  # where it stands within a JSON text's quotes
-        return INSIDE.sub(lambda match: _in_json(values[match[1]]), text)
+        return INSIDE.sub(lambda match: json.dumps(values[match[1]], ensure_ascii=False)[1:-1], text)
     return INSIDE.sub(lambda match: values[match[1]], text)
-
-
-def _in_json(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False)[1:-1]
 
 
 # --- out of what comes back ---------------------------------------------------------------------
@@ -141,8 +136,6 @@ def hide_output(access: Access, run: Run, received: f.OutputReceived) -> f.Outpu
 
 def let_go(access: Access, run: Run) -> list[f.OutputReceived]:
     """What was held back of an attempt that is over: no more will come."""
-    if not run.held:
-        return []
     try:
         mask = _mask_of(access, run)
         lines = [

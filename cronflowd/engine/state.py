@@ -12,20 +12,19 @@ from collections import OrderedDict
 from collections.abc import Generator, Iterator
 from datetime import UTC, datetime, timedelta
 
-import attrs
 import msgspec
 
 from ..base.output import size_of
 from ..tasks.reasons import passed_on, reason, shortened
 from ..tasks.targets import OPPOSITE
-from ..tasks.task import BY_HAND, ENDED, Failure, Outcome, Run, Task, Told, Worker
+from ..tasks.task import BY_HAND, ENDED, Failure, Outcome, Run, Task, Worker
 from . import access, carried, once
 from . import facts as f
 from .beats import FAR_S
 from .carried import whole_task
+from .changelog import Applier, noted
 from .hearing import catch_up, how_ended, rename_heard, tell_dependents, tell_of_end
 from .ledger import judge, outcome_of
-from .steps import Applier, noted
 from .tables import ENDED_AT_ONCE, WELL, Output, Tables, counts, of_one_fire, receiver, with_run
 
 # A clock that shows an earlier time has not been set yet, as on a machine without a battery that has
@@ -107,10 +106,6 @@ def _bulk_ended(state: Tables, fact: f.BulkEnded, at: datetime, seq: int) -> Non
     for name in list(state.unfinished.former):
         state.go_by_one(name)
     state.unfinished.bulk_ended(fact)
-
-
-def _task_rescheduled(state: Tables, fact: f.TaskRescheduled, at: datetime, seq: int) -> None:
-    state.set_due(state.tasks[fact.id], fact.due_at)
 
 
 def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) -> None:
@@ -202,7 +197,10 @@ def _fires_passed(state: Tables, fact: f.FiresPassed, at: datetime, seq: int) ->
 def _run_queued(state: Tables, fact: f.RunQueued, at: datetime, seq: int) -> None:
     state.ledger.count_due(fact.due_at, at)
     task = state.tasks[fact.task]
-    run = Run(fact.run, fact.task, task.spec, fact.due_at, at - state.set_by, fact.by, fact.args)
+    run = Run(
+        fact.run, fact.task, task.spec, due_at=fact.due_at, queued_at=at - state.set_by, by=fact.by,
+        args=fact.args,
+    )  # fmt: skip
     run.nth, run.target, run.who = fact.nth, fact.target, fact.who
     run.fire = _fire_of(state, task, run) if fact.target and task.runs else run.id
     if fact.not_before_at is not None:
@@ -243,10 +241,6 @@ def _fire_of(state: Tables, task: Task, run: Run) -> int:
     before = state.runs[task.runs[-1]]
     is_more = (before.due_at, before.by, before.id + 1) == (run.due_at, run.by, run.id)
     return before.fire if is_more and before.target < run.target else run.id
-
-
-def _event_emitted(state: Tables, fact: f.EventEmitted, at: datetime, seq: int) -> None:
-    state.emit(msgspec.structs.replace(fact, tasks=list(fact.tasks)))
 
 
 def _run_admitted(state: Tables, fact: f.RunAdmitted, at: datetime, seq: int) -> None:
@@ -439,10 +433,8 @@ def _record_unread(state: Tables, fact: f.RecordUnread, at: datetime, seq: int) 
 
 def _worker_joined(state: Tables, fact: f.WorkerJoined, at: datetime, seq: int) -> None:
     old = state.workers.pop(fact.name, None)
-    worker = Worker(
-        fact.name, fact.slots, fact.labels, frozenset(fact.can), fact.address, at, instance=fact.instance,
-        connection=fact.connection,
-    )  # fmt: skip
+    told = f.named(fact, ("name", "slots", "labels", "address", "instance", "connection"))
+    worker = Worker(can=frozenset(fact.can), since_at=at, **told)
     if old:
         worker.draining, worker.runs = old.draining, old.runs
     state.workers[fact.name] = worker  # to the end: the table's order is "who was heard of last"
@@ -459,10 +451,6 @@ def _worker_joined(state: Tables, fact: f.WorkerJoined, at: datetime, seq: int) 
     state.next_run = max(state.next_run, max(held, default=0) + 1)
     state.lanes.offer_anew(worker)
     _forget_workers(state)
-
-
-def _worker_left(state: Tables, fact: f.WorkerLeft, at: datetime, seq: int) -> None:
-    _away(state, state.workers[fact.name], at, fact.lease_until_at)
 
 
 def _away(state: Tables, worker: Worker, at: datetime, lease_until_at: datetime) -> None:
@@ -508,10 +496,10 @@ def _notice_failed(state: Tables, fact: f.NoticeFailed, at: datetime, seq: int) 
 
 
 def _notice_given(state: Tables, fact: f.NoticeGiven, at: datetime, seq: int) -> None:
-    state.told[fact.about, fact.event] = Told(fact.since_at, fact.given, fact.withheld)
+    state.told[fact.about, fact.event] = msgspec.structs.replace(fact, turns=False)
     for event in OPPOSITE.get(fact.event, ()) if fact.turns else ():
         if told := state.told.get((fact.about, event)):
-            state.told[fact.about, event] = attrs.evolve(told, given=0)
+            state.told[fact.about, event] = msgspec.structs.replace(told, given=0)
 
 
 # --- the daemon ---
@@ -577,7 +565,7 @@ _APPLY: dict[type[f.Fact], Applier] = {
     **once.APPLY,
     f.TaskAdded: noted(_task_added),
     f.TaskChanged: noted(_task_changed),
-    f.TaskRescheduled: _task_rescheduled,
+    f.TaskRescheduled: lambda state, fact, at, seq: state.set_due(state.tasks[fact.id], fact.due_at),
     f.TaskRemoved: noted(_task_removed),
     f.TaskRestored: noted(_task_restored),
     f.TemplateSet: noted(_template_set),
@@ -592,7 +580,7 @@ _APPLY: dict[type[f.Fact], Applier] = {
     f.FiresPassed: _fires_passed,
     f.RecordUnread: _record_unread,
     f.RunQueued: _run_queued,
-    f.EventEmitted: _event_emitted,
+    f.EventEmitted: lambda state, fact, at, seq: state.emit(fact),
     f.RunAdmitted: _run_admitted,
     f.RunSent: _run_sent,
     f.RunUnsent: _run_unsent,
@@ -608,7 +596,9 @@ _APPLY: dict[type[f.Fact], Applier] = {
     f.FlowEnded: lambda state, fact, at, seq: state.flows.has_ended(fact, at),
     f.FlowCarried: lambda state, fact, at, seq: state.flows.carried(fact),
     f.WorkerJoined: _worker_joined,
-    f.WorkerLeft: _worker_left,
+    f.WorkerLeft: lambda state, fact, at, seq: _away(
+        state, state.workers[fact.name], at, fact.lease_until_at
+    ),
     f.WorkerLeaving: _worker_leaving,
     f.WorkerDrained: _worker_drained,
     f.ExpectationSet: lambda state, fact, at, seq: state.beats.set(fact, at),

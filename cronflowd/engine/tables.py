@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 
 from attrs import Factory, define
+from msgspec.structs import replace
 
 from ..base.output import Line
 from ..base.walks import Numbered, Parted
@@ -20,7 +21,7 @@ from ..schedules.zones import EPOCH
 from ..tasks.options import COMMON, Common, Keep
 from ..tasks.reasons import Reason
 from ..tasks.targets import EVENTS
-from ..tasks.task import BY_HAND, Outcome, Run, Task, TaskSpec, Told, Worker, read_record
+from ..tasks.task import BY_HAND, Outcome, Run, Task, TaskSpec, Worker, read_record
 from . import facts as f
 from .access import Access
 from .alarms import Alarms
@@ -72,7 +73,7 @@ class Tables:
         self.workers: dict[str, Worker] = {}
         self.next_task, self.next_run = 1, 1
         self.paused_all, self.paused_until_at, self.paused_why = False, _NO_TIME, ""
-        self.told: dict[tuple[str, str], Told] = {}  # by whom it is about (as in NoticeGiven) and event
+        self.told: dict[tuple[str, str], f.NoticeGiven] = {}  # by whom it is about, and event
         self.notices: set[int] = set()  # tasks that the daemon made to tell somebody something
         self.unheard: dict[str, f.NoticeFailed] = {}  # the last that did not arrive, by whom it was to, if
         self.notice_failed: f.NoticeFailed | None = None  # none has arrived there since; and the last of all
@@ -280,7 +281,8 @@ class Tables:
         return read_record(record_of(definition), self.default_tz)
 
     def emit(self, emitted: f.EventEmitted) -> None:
-        """These tasks have to fire for one event more; the list of them is shortened as they do."""
+        """These tasks have to fire for one event more; a list of our own is shortened as they do."""
+        emitted = replace(emitted, tasks=list(emitted.tasks))
         self.emitted.append(emitted)
         for task_id in emitted.tasks:
             self.unanswered.setdefault(task_id, []).append(emitted)

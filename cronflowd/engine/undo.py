@@ -198,14 +198,15 @@ def has_part(state: State, plan: Undoing, part: str, task_id: int) -> bool:
     if each is None or task is None or not is_same:
         return each is not None and part == "others"
     if part == "pauses":
-        return bool(_pause(task, each.was))
+        return bool(_pause_of(task, each.was))
     return each.spec is not task.spec and (part == "renamed") == (task.name != each.spec.name)
 
 
 def take_part(state: State, plan: Undoing, part: str, task_id: int, now: datetime) -> list[f.Fact]:
     """The facts that do it; once it is done there are none."""
     if task_id == ALL:
-        return _pause_all(state, plan.past.all) if plan.past.all else []
+        here = state.paused_all, state.paused_until_at, state.paused_why
+        return _pause(None, here, plan.past.all) if plan.past.all else []
     task, each = state.tasks.get(task_id), plan.then[task_id]
     if part == "leaves":
         assert task
@@ -215,7 +216,7 @@ def take_part(state: State, plan: Undoing, part: str, task_id: int, now: datetim
     spec = read_today(each.spec, state.default_tz)
     if task is None or task.anchor_at != each.was.anchor_at:
         return [_restored(each, spec, now)]
-    return _pause(task, each.was) if part == "pauses" else reload(state, task, spec, now)
+    return _pause_of(task, each.was) if part == "pauses" else reload(state, task, spec, now)
 
 
 def _is_over(spec: TaskSpec, task: Task | None, now: datetime) -> bool:
@@ -230,28 +231,23 @@ def _restored(then: Then, spec: TaskSpec, now: datetime) -> f.Fact:
     assert was.anchor_at is not None
     is_used_up = 0 < spec.options.count <= was.fired
     due_at = None if is_used_up else spec.moments.next_after(now, was.anchor_at)
-    heard = {name: how for name, how in was.heard.items() if name in spec.options.after}
+    heard = {name: how for name, how in (was.heard or {}).items() if name in spec.options.after}
     return f.TaskRestored(
         was.id, then.rev, spec, was.anchor_at, due_at, **(standing(was) | {"heard": heard})
     )  # fmt: skip
 
 
-def _pause(task: Task, was: Was) -> list[f.Fact]:
-    then = (was.paused, was.paused_until_at, was.paused_why)
-    if then == (task.paused, task.paused_until_at, task.paused_why):
+def _pause(task_id: int | None, here: tuple[Any, ...], was: Was) -> list[f.Fact]:
+    then = was.paused, was.paused_until_at, was.paused_why
+    if then == here:
         return []
     if was.paused:
-        return [f.TaskPaused(task.id, was.paused_until_at, was.paused_why)]
-    return [f.TaskResumed(task.id)]
+        return [f.TaskPaused(task_id, was.paused_until_at, was.paused_why)]
+    return [f.TaskResumed(task_id, own_stay=task_id is None)]
 
 
-def _pause_all(state: State, was: Was) -> list[f.Fact]:
-    then = (was.paused, was.paused_until_at, was.paused_why)
-    if then == (state.paused_all, state.paused_until_at, state.paused_why):
-        return []
-    if was.paused:
-        return [f.TaskPaused(None, was.paused_until_at, was.paused_why)]
-    return [f.TaskResumed(None, own_stay=True)]
+def _pause_of(task: Task, was: Was) -> list[f.Fact]:
+    return _pause(task.id, (task.paused, task.paused_until_at, task.paused_why), was)
 
 
 def _check_names(state: State, then: Numbered[Then | None]) -> Generator[None, None, None]:

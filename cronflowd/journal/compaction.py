@@ -34,7 +34,7 @@ from ..host.logs import last_words
 from ..schedules.zones import EPOCH
 from ..tasks.options import KEEP, Common, Keep
 from . import apart
-from .history import Source, deed_in, size_of_output, sources
+from .history import deed_in, size_of_output, sources
 from .index import make_all, remove_orphans
 from .records import (
     COMPACTING_NAME,
@@ -43,6 +43,7 @@ from .records import (
     Corrupt,
     Header,
     Reader,
+    Source,
     checkpoint_path,
     history_path,
     journal_dir,
@@ -330,14 +331,13 @@ def plan(directory: Path, sieve: Sieve, upto: int) -> list[tuple[Piece, bool]]:
         newest = pieces[-1][0] if pieces else None
         if source.is_history:
             merging = merging and newest is not None and size <= 2 * newest.size
-        is_next = newest is not None and source.last is not None and source.last + 1 == newest.first
+        is_next = newest is not None and source.last + 1 == newest.first
         if newest and merging and is_next and newest.size + size <= limit:
             newest.sources.insert(0, source)
             newest.size += size
         else:
             merging = merging and not source.is_history
-            last = upto if source.last is None else min(source.last, upto)
-            pieces.append((Piece([source], size, last), not source.is_history or stale))
+            pieces.append((Piece([source], size, min(source.last, upto)), not source.is_history or stale))
     return pieces
 
 

@@ -6,6 +6,10 @@ from its newest end, as history, so that what is still lacking can be seen after
 compaction takes the rest for a past without events. Where a node was so far behind that it went on from
 a newer state, the gap stands behind what it had.
 
+Who has nothing is given another node's whole state: its newest checkpoint, and the records since. It is what
+etcd holds for those who come, where that is too long for etcd. Whoever is given it reads the node's files as
+they stood at one moment, whatever becomes of their names meanwhile.
+
 Blocking functions, for a thread.
 """
 
@@ -13,19 +17,90 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from attrs import frozen
 
 from ..base.output import Line
-from ..host.disk import prepare
+from ..host.disk import plain, prepare
 from ..tasks.reasons import reason
 from . import history
 from .compaction import seal_again
-from .history import sources
+from .history import segments, sources
 from .index import Index, key
-from .records import Header, Reader, history_path, journal_dir, seq_of
+from .records import Header, Reader, history_path, in_form, journal_dir, list_checkpoints, seq_of
 from .replay import Segment
-from .whole import TRIES, Part, open_part
+
+PIECE_BYTES = 1024 * 1024
+TRIES = 5  # a compaction may remove a file between the look and its opening
+
+
+@frozen
+class Part:
+    """A file, as far as it counts, with a header that others can read."""
+
+    file: BinaryIO
+    end: int  # in the file
+    was: bytes  # its own header,
+    head: bytes  # and what stands in that's place
+
+    @property
+    def size(self) -> int:
+        return self.end - len(self.was) + len(self.head)
+
+    def piece(self, offset: int) -> bytes:
+        """So many bytes as go at once, from one on."""
+        if offset < len(self.head):
+            return self.head[offset:]
+        at = self.file.seek(offset - len(self.head) + len(self.was))
+        return self.file.read(min(PIECE_BYTES, self.end - at))
+
+
+def open_whole(directory: Path, written: Segment, form: int) -> tuple[int, list[Part]]:
+    """Up to which record the checkpoint goes, 0 = there is none; it, then all segments behind it.
+
+    `form` is that of records which all nodes know.
+    """
+    for _ in range(TRIES):
+        parts: list[Part] = []
+        try:
+            checkpoints = list_checkpoints(directory)[-1:]
+            upto = checkpoints[0][0] if checkpoints else 0
+            later = [each.path for each in segments(directory, upto) if each.first <= written.first]
+            parts += (open_part(each, written, form) for each in [*(path for _, path in checkpoints), *later])
+            return upto, parts
+        except FileNotFoundError:
+            close(parts)
+    raise OSError("its files change all the time")
+
+
+def open_part(path: Path, written: Segment, form: int) -> Part:
+    """One of them."""
+    file = open(path, "rb", opener=plain)  # noqa: SIM115  # `close` does
+    end, was = written.size if path.name == written.path.name else path.stat().st_size, file.readline()
+    return Part(file, end, was, b"".join(in_form(form, [was])))
+
+
+def close(parts: Iterable[Part]) -> None:
+    for part in parts:
+        part.file.close()
+
+
+def lines_of(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The lines of a segment that comes in pieces, without its header."""
+    rest, is_header = b"", True
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if not is_header:
+                yield line + b"\n"
+            is_header = False
+
+
+# --- a whole state, given to a node that has none -------------------------------------------------
+
 
 FETCHED = "fetched"  # what a file comes in
 RATE = 32 * 1024 * 1024  # bytes a second that are read, fetched or looked at: others come first
@@ -38,7 +113,7 @@ def gaps(directory: Path) -> list[tuple[int, int]]:
     """From which record to which one no file stands for any, the newest first."""
     found, begun = list[tuple[int, int]](), 0
     for source in reversed(sources(directory)):
-        if begun and source.last is not None and source.last + 1 < begun:
+        if begun and source.last + 1 < begun:
             found.append((source.last + 1, begun - 1))
         begun = min(source.first, begun or source.first)
     return [*found, (1, begun - 1)] if begun > 1 else found
@@ -56,7 +131,7 @@ def open_past(directory: Path, written: Segment, seq: int, form: int) -> tuple[i
     for _ in range(TRIES):
         try:
             for source in sources(directory):
-                last = written.last if source.last is None else source.last
+                last = min(source.last, written.last)
                 if source.first <= seq <= last:
                     return source.first, last, open_part(source.path, written, form)
         except FileNotFoundError:  # compacted since it was listed

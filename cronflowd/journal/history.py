@@ -15,19 +15,19 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
-from attrs import define, frozen
+from attrs import define
 
 from ..base.output import Line
-from ..engine.deeds import Deed, deed_of
 from ..engine.encoding import decode
 from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded
 from ..engine.ledger import outcome_of
+from ..engine.rules import Deed, deed_of
 from ..host.disk import plain
 from ..tasks.reasons import reason
 from ..tasks.task import Outcome
 from . import apart
 from .index import APART, DEED, Index, is_deed, key
-from .records import HEAD, journal_dir, list_history, list_segments, seq_of, unseal
+from .records import GROWS, HEAD, Source, journal_dir, list_history, list_segments, seq_of, unseal
 
 _BLOCK_BYTES = 256 * 1024
 MAX_LOOKED_UP = 1000  # runs; each takes a millisecond, and a hundred megabytes take a second
@@ -38,23 +38,9 @@ _WRITTEN = re.compile(
 _APART = re.compile(rb'"apart":\[([0-9]+),')  # nowhere else: in a text its quotes would be escaped
 
 
-@frozen
-class Source:
-    """A file and which records in it count; those outside stand in another file, too."""
-
-    path: Path
-    first: int
-    last: int | None  # None = the segment that is being written
-    is_history: bool
-
-    def holds(self, seq: int) -> bool:
-        return self.first <= seq and (self.last is None or seq <= self.last)
-
-
 def sources(directory: Path) -> list[Source]:
     """The files that together hold each ended run once, oldest first."""
-    history = [Source(file.path, file.first, file.last, True) for file in list_history(directory)]
-    return history + segments(directory, history_end(directory))
+    return list_history(directory) + segments(directory, history_end(directory))
 
 
 def history_end(directory: Path) -> int:
@@ -68,8 +54,8 @@ def segments(directory: Path, covered: int = 0) -> list[Source]:
     ends = [first - 1 for first, _ in found[1:]]
     return [
         Source(path, max(first, covered + 1), last, False)
-        for (first, path), last in zip(found, [*ends, None], strict=False)
-        if last is None or last > covered
+        for (first, path), last in zip(found, [*ends, GROWS], strict=False)
+        if last > covered
     ]
 
 
@@ -251,8 +237,8 @@ def _lines_before(
 
 
 def _about(source: Source, before: int, keys: Sequence[int], index: Index) -> Iterator[tuple[int, bytes]]:
-    end = before if source.last is None else min(before, source.last + 1)
-    return index.lines(source.path, keys, source.first, end, grows=source.last is None)
+    end = min(before, source.last + 1)
+    return index.lines(source.path, keys, source.first, end, grows=source.last == GROWS)
 
 
 def _numbered(source: Source) -> Iterator[tuple[int, bytes]]:

@@ -92,12 +92,12 @@ class FileJournal:
         self.closed: list[Segment] = []  # segments that take no more records, oldest first
         self.set_aside = ""  # what start-up had to cut off, in words; empty as a rule
         self.commit_s = Histogram(*COMMITS_S)  # how long it took to have batches on the disk
-        self._last = self._committed = 0
+        self.last = self.committed = 0  # the numbers of the last record appended, and of the last on the disk
         # Records since the last flush. Their facts are still to be made true, and what cannot be
         # applied must not be committed.
         self._bodies: list[bytes] = []
         self._lines: list[bytes] = []  # sealed
-        self._chain = 0  # of the last of them
+        self.chain = 0  # the CRC of the last of them, from which the next one's goes on
         # The buffer and what describes it; the lock is held for microseconds, never over a write.
         self._lock = threading.Lock()
         self._wake = SimpleQueue[None]()  # the committer's: there are lines, or no more will come
@@ -129,8 +129,8 @@ class FileJournal:
         d.remove_leftovers(self.directory.parent)  # of SAVE
         found = Replay(self.directory)
         yield from found
-        self._last = self._committed = found.last
-        self._chain = self._committed_chain = found.chain
+        self.last = self.committed = found.last
+        self.chain = self._committed_chain = found.chain
         self.closed = found.closed
         try:
             if found.tail:
@@ -151,8 +151,8 @@ class FileJournal:
             self._fd = self._disk.open(found.open, os.O_RDWR)
             self._end, self._first, self._path = found.size, found.open_first, found.open
         else:
-            self._first = self._last + 1
-            self._fd, self._end = self._create_segment(self._first, self._chain, 0)
+            self._first = self.last + 1
+            self._fd, self._end = self._create_segment(self._first, self.chain, 0)
             self._path = segment_path(self.directory, self._first)
         with d.of_file(self._path):
             free = self._disk.free_bytes(self._fd)
@@ -205,16 +205,6 @@ class FileJournal:
     # --- append: the event loop's side ---
 
     @property
-    def last(self) -> int:
-        """The number of the last record appended; 0 at first."""
-        return self._last
-
-    @property
-    def committed(self) -> int:
-        """The number of the last record that is on disk."""
-        return self._committed
-
-    @property
     def full(self) -> bool:
         """Whether orders are refused for want of space; asking also looks whether there is some again."""
         if self._full:
@@ -226,14 +216,14 @@ class FileJournal:
     def open_segment(self) -> Segment:
         """The file that is being written, as far as it is on disk."""
         with self._lock:
-            return Segment(self._path, self._first, self._committed, self._synced_end)
+            return Segment(self._path, self._first, self.committed, self._synced_end)
 
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
         """Takes the facts of one decision; the last one's number, or Refusal (`disk-full`, `read-only`)."""
         with self._lock:
             if self._failed:
                 raise self._failed
-            bodies = encode_open(self._last, at, facts)
+            bodies = encode_open(self.last, at, facts)
             size, count = len(bodies[0]) + _MOST_AROUND, len(bodies)
             if count > 1:
                 size += sum(map(len, bodies[1:])) + _SEAL_BYTES * (count - 1)
@@ -244,8 +234,8 @@ class FileJournal:
             self._bodies += bodies
             self._unsealed += size
             self._buffered += size
-            self._last += count
-            return self._last
+            self.last += count
+            return self.last
 
     def _make_room(self, size: int, urgent: bool) -> None:
         """Sees to it that `size` more bytes fit; raises Refusal if they do not."""
@@ -315,11 +305,11 @@ class FileJournal:
         bodies, self._bodies = self._bodies, []
         if first_of_batch:
             bodies[0] += BATCH_MARK
-        chain, lines = self._chain, []
+        chain, lines = self.chain, []
         for body in bodies:
             line, chain = seal(body, chain)
             lines.append(line)
-        self._chain = chain
+        self.chain = chain
         self._lines += lines
         return sum(map(len, lines))
 
@@ -333,7 +323,7 @@ class FileJournal:
         """Forgets what was appended since the last commit, and takes nothing any more: `error` says why."""
         with self._lock:
             self._failed = error
-            self._last -= len(self._bodies)
+            self.last -= len(self._bodies)
             self._bodies.clear()
 
     def close(self) -> None:
@@ -376,7 +366,7 @@ class FileJournal:
                     self._lines = []
                     size = self._buffered - self._unsealed
                     self._end, self._buffered = self._end + size, self._unsealed
-                    return Batch(lines, self._end - size, self._last - len(self._bodies), self._chain)
+                    return Batch(lines, self._end - size, self.last - len(self._bodies), self.chain)
                 if self._closing:
                     return None
             self._wake.get()
@@ -389,7 +379,7 @@ class FileJournal:
             raise OSError(errno.ENOENT, f"{self._path.name} has been removed or moved away")
         self.commit_s.add(time.monotonic() - began_s)
         with self._lock:
-            self._committed, self._synced_end = batch.last, batch.offset + len(data)
+            self.committed, self._synced_end = batch.last, batch.offset + len(data)
         self._committed_chain = batch.chain
         self.notify(batch.last)
 
@@ -438,7 +428,7 @@ class FileJournal:
         """Goes on in a new file once this one is long enough; not while the disk is full."""
         if self._end < self.segment_bytes or self._full:
             return
-        first, space = self._committed + 1, self._chunk + self._reserve
+        first, space = self.committed + 1, self._chunk + self._reserve
         try:
             fd, size = self._create_segment(first, self._committed_chain, space)
         except OSError as error:

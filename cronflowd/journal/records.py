@@ -45,6 +45,7 @@ COMPACTING_NAME = "compaction.lock"  # held while it is made short
 RESTORED = ".restored"  # in a directory that was made of a backup, until a daemon has started there
 UNPACKED = ".restoring"  # in the data directory: of a backup, what is not in its place yet
 MAX_RECORD_BYTES = 16 * 1024 * 1024
+GROWS = 2**63  # behind all records
 SEAL_BYTES = 18  # of `,"crc":"5f3a01bc"}`
 _READ_BYTES = 1024 * 1024
 _SECTOR_BYTES = 512
@@ -131,12 +132,16 @@ _ANY_NAME = re.compile(r"(?:checkpoint-|history-[0-9]{20}-)?([0-9]{20})\.jsonl")
 
 
 @frozen
-class HistoryFile:
-    """Ended runs of the records `first` to `last`."""
+class Source:
+    """A file and which records in it count; those outside stand in another file, too."""
 
-    first: int
-    last: int
     path: Path
+    first: int
+    last: int  # of the segment that is being written: GROWS
+    is_history: bool
+
+    def holds(self, seq: int) -> bool:
+        return self.first <= seq <= self.last
 
 
 def _matching(directory: Path, pattern: re.Pattern[str]) -> list[tuple[re.Match[str], Path]]:
@@ -161,10 +166,10 @@ def list_checkpoints(directory: Path) -> list[tuple[int, Path]]:
     return [(int(match[1]), path) for match, path in _matching(directory, _CHECKPOINT_NAME)]
 
 
-def list_history(directory: Path) -> list[HistoryFile]:
+def list_history(directory: Path) -> list[Source]:
     """Those not swallowed by a larger one, oldest first."""
     found = _matching(directory, _HISTORY_NAME)
-    files = [HistoryFile(int(match[1]), int(match[2]), path) for match, path in found]
+    files = [Source(path, int(match[1]), int(match[2]), True) for match, path in found]
     return [file for file in files if not _swallowed(file, files)]
 
 
@@ -179,7 +184,7 @@ def list_swallowed(directory: Path) -> list[Path]:
     return [path for _, path in _matching(directory, _HISTORY_NAME) if path not in kept]
 
 
-def _swallowed(file: HistoryFile, files: list[HistoryFile]) -> bool:
+def _swallowed(file: Source, files: list[Source]) -> bool:
     return any(other is not file and other.first <= file.first and file.last <= other.last for other in files)
 
 

@@ -61,11 +61,6 @@ class SharedJournal(FileJournal):
         self.etcd_is_full = ""  # how large it is, where only what cannot be put off is taken
         self._synced = threading.Condition(self._lock)
 
-    @property
-    def chain(self) -> int:
-        """The CRC of the last record, from which the next one's goes on."""
-        return self._chain
-
     def lead(self, epoch: int, form: int = FACTS_VERSION) -> None:
         """From now on what is appended counts, in this epoch."""
         self._epoch, self.form = epoch, form
@@ -83,7 +78,7 @@ class SharedJournal(FileJournal):
             return super().append(facts, at)
         if self.apart.waiting_bytes > MAX_BUFFERED_BYTES:
             raise Refusal("busy", "the disk and etcd take no more; nothing was changed")
-        first = self._last + 1
+        first = self.last + 1
         told = [
             self.apart.take(fact, seq, self.had(fact.run)) if type(fact) is OutputReceived else fact
             for seq, fact in enumerate(facts, first)
@@ -115,8 +110,8 @@ class SharedJournal(FileJournal):
 
         Raises Fatal where it does not go on from what stands here.
         """
-        lines = [line for line in lines if seq_in(line) > self._last]
-        records, chain, expected = list[Record](), self._chain, self._last + 1
+        lines = [line for line in lines if seq_in(line) > self.last]
+        records, chain, expected = list[Record](), self.chain, self.last + 1
         for line in lines:
             seq, at, fact, _ = _read(line)
             chain = zlib.crc32(line[: -SEAL_BYTES - 1], chain)
@@ -132,10 +127,10 @@ class SharedJournal(FileJournal):
             with self._lock:
                 self._lines += lines
                 self._buffered += sum(map(len, lines))
-                self._last, self._chain = expected - 1, chain
+                self.last, self.chain = expected - 1, chain
                 self._wake.put(None)
                 # One sync for each value, as its leader had: see records.py on what a batch is.
-                while self._committed < self._last and not self._failed:
+                while self.committed < self.last and not self._failed:
                     self._synced.wait()
         return records
 
@@ -176,7 +171,7 @@ def install(
     for _, path in old:  # a segment stands for all records up to the next one, and here some are missing
         each = kept.get(path)
         if each and each.first <= last:
-            path.rename(history_path(directory, each.first, last if each.last is None else each.last))
+            path.rename(history_path(directory, each.first, min(each.last, last)))
         else:
             path.rename(path.with_name(f".{path.name}{_OLD}"))
     sync_directory(directory)

@@ -59,10 +59,8 @@ def read_tasks(
         for number, line in enumerate(_lines(file, path), 1):
             if not line.strip():
                 continue
-            try:
+            with naming(f"{path.name} line {number}", "bad-line"):
                 entries.append(seen.check(*parse_record(parse_json(line, "the line"), default_tz), number))
-            except Refusal as refusal:
-                raise Refusal("bad-line", f"{path.name} line {number}: {refusal.message}") from None
             if number % LINES_A_TURN == 0:
                 pause()
             if len(entries) > max_tasks:

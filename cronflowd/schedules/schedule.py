@@ -36,7 +36,7 @@ from zoneinfo import ZoneInfo
 
 from attrs import evolve, field, frozen
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming
 from ..base.nearest import meant
 from ..base.text import ODD_BLANK, WRONG_QUOTES, format_time
 from .english import parse_moment_phrase, parse_phrase
@@ -505,10 +505,8 @@ def parse_event(text: str) -> str:
 def _parse_period(text: str) -> int:
     if not text:
         refuse("@every needs a duration, as in @every 90s")
-    try:
+    with naming("@every", "bad-schedule"):
         period_s = parse_duration(text)
-    except Refusal as refusal:
-        refuse(f"@every: {refusal.message}")
     if period_s < 1 or period_s != int(period_s):
         refuse(f'@every "{text}": the period is whole seconds, at least 1s')
     return int(period_s)

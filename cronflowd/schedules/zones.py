@@ -251,11 +251,8 @@ _OFFSET = re.compile(r"(?:utc|gmt)?([+-])0?([0-9]{1,2})(?::?00)?")
 def zone_called(word: str) -> str:
     """The same, where the word is just a city or an abbreviation."""
     hint = meant_zone(word)
-    return hint if hint.casefold().endswith(f"/{word.casefold()}?") or _is_abbreviation(word) else ""
-
-
-def _is_abbreviation(word: str) -> bool:
-    return any(word.casefold() in words.split() for words in _ALSO_ZONES.values())
+    is_abbreviation = any(word.casefold() in words.split() for words in _ALSO_ZONES.values())
+    return hint if hint.casefold().endswith(f"/{word.casefold()}?") or is_abbreviation else ""
 
 
 def meant_zone(text: str) -> str:

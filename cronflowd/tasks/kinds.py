@@ -3,6 +3,9 @@
 Whatever could not be carried out is refused here, while the one who wrote it is still
 listening; the executors say how it is done. To add a type: its name in TYPES, the options
 it knows in WHOSE, its command in `_COMMANDS`, rows in protocol.md, and an executor.
+
+A definition names a secret: `secret:NAME` as a whole value, or `{{secret:NAME}}` inside one. The name alone
+stands in definitions, and so wherever these are shown or kept; see engine/secrets.py.
 """
 
 from __future__ import annotations
@@ -16,11 +19,44 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from ..base.errors import Refusal
-from ..base.names import check_mail_address
+from ..base.errors import Refusal, naming
+from ..base.names import check_form, check_mail_address
 from ..base.text import escape
 from . import arithmetic
-from .references import is_whole
+
+WHOLE = re.compile(r"secret:([A-Za-z0-9._-]{1,64})")
+INSIDE = re.compile(r"\{\{secret:([A-Za-z0-9._-]{1,64})\}\}")
+_MEANT = re.compile(r"\{\{secret:(.*?)(?:\}\}|$)")
+TAKES = ("payload", "body", "stdin", "secret")  # options that may name one, beside env.X and header.X
+
+
+def is_whole(text: str) -> bool:
+    """Whether the value is nothing but a secret's."""
+    return WHOLE.fullmatch(text) is not None
+
+
+def names_in(texts: Iterable[str]) -> tuple[str, ...]:
+    """The secrets that are named in these values, sorted."""
+    found: set[str] = set()
+    for text in texts:
+        if "secret:" in text:
+            whole = WHOLE.fullmatch(text)
+            found.update([whole[1]] if whole else INSIDE.findall(text))
+    return tuple(sorted(found))
+
+
+def check_reference(key: str, text: str) -> None:
+    """Raises Refusal (`bad-option`) for a reference whose name no secret can have."""
+    if not (key in TAKES or key.startswith(("env.", "header."))):
+        return
+    meant = [text.removeprefix("secret:")] if text.startswith("secret:") else _MEANT.findall(text)
+    for name in meant:
+        with naming(f"{escape(key)}="):
+            check_form(name, "secret's name")
+
+
+# --- how a definition names a secret --------------------------------------------------------------
+
 
 MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN line
 MAX_RECIPIENTS = 100
@@ -158,10 +194,8 @@ def _check_email(command: str) -> None:
     if len(recipients) > MAX_RECIPIENTS:
         raise Refusal("syntax", f"more than {MAX_RECIPIENTS} recipients")
     for address in recipients:
-        try:
+        with naming("type=email wants addresses, comma between", "syntax"):
             check_mail_address(address)
-        except Refusal as refusal:
-            raise Refusal("syntax", f"type=email wants addresses, comma between: {refusal.message}") from None
 
 
 def _check_custom(command: str) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from attrs import evolve, frozen
 
 from ..base.errors import Refusal
-from ..base.names import check_account_name, check_tag, check_user_name, check_worker_name, parse_label
+from ..base.names import check_form, check_user_name, check_worker_name, parse_label
 from ..base.nearest import meant, one_of
 from ..base.text import escape, format_time
 from ..schedules.calendars import parse_calendar_names
@@ -31,15 +31,17 @@ from ..schedules.zones import (
 )
 from .kinds import (
     CONTROL,
+    TAKES,
     TYPES,
     check_header_name,
+    check_reference,
+    names_in,
     parse_expect,
     parse_meta,
     parse_payload,
     parse_secret,
     parse_stdin,
 )
-from .references import TAKES, check_reference, names_in
 from .targets import UNSAID, Notify, parse_notify
 
 MAX_TAGS = 32
@@ -172,7 +174,7 @@ def _parse_tags(text: str) -> tuple[str, ...]:
     tags = text.split(",")
     if len(tags) > MAX_TAGS:
         raise Refusal("bad-option", f"more than {MAX_TAGS} tags")
-    return tuple(map(check_tag, tags))
+    return tuple([check_form(tag, "tag") for tag in tags])
 
 
 def parse_timeout(text: str) -> float:
@@ -438,8 +440,8 @@ RULES: dict[str, Rule] = {
         also="metadata annotations extra custom_data",
     ),
     "owner": Rule(
-        "owner", check_account_name, lambda owner: owner or "", "ACCOUNT", "whose it is; who added it",
-        "account",
+        "owner", partial(check_form, what="account name"), lambda owner: owner or "", "ACCOUNT",
+        "whose it is; who added it", "account",
     ),
 }  # fmt: skip
 # What is no option of the table, although it is often taken for one, and where it is said.

@@ -25,9 +25,9 @@ from typing import Any
 
 import msgspec
 import orjson
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field, frozen
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming
 from ..base.names import check_name, id_of_name
 from ..base.nearest import meant
 from ..base.text import escape, format_time
@@ -35,10 +35,9 @@ from ..schedules.schedule import Schedule, make_unreadable, parse_schedule
 from ..schedules.timetable import Moments, make_moments
 from ..schedules.words import named_zone
 from ..schedules.zones import EPOCH, load_zone, parse_time
-from .kinds import WHOSE, check_command, check_options, check_request, refuse_duplicates
+from .kinds import INSIDE, WHOSE, check_command, check_options, check_request, refuse_duplicates
 from .options import DEFAULTS, RULES, Options, format_options, set_options
 from .reasons import Reason, reason
-from .references import INSIDE
 
 # Command and all options of any length together; bounds tasks.db's lines and RUN lines.
 MAX_TEXT_BYTES = 65_536
@@ -121,11 +120,11 @@ class TaskSpec:
     @property
     def size(self) -> int:
         """Characters of its texts: of what can make its record long."""
-        if (options := self.options) is DEFAULTS:
-            return len(self.command)
-        texts = (self.command, options.payload, options.body, options.stdin, options.desc, options.meta)
-        pairs = options.env + options.headers
-        return sum(map(len, texts)) + sum([len(name) + len(value) for name, value in pairs])
+        return (
+            len(self.command)
+            if self.options is DEFAULTS
+            else sum(map(len, _texts(self.command, self.options)))
+        )
 
     @property
     def bare(self) -> TaskSpec:
@@ -210,11 +209,15 @@ def _check_size(command: str, options: Options) -> None:
     if options is DEFAULTS and len(command) <= MAX_TEXT_BYTES // 4:
         return
     # SET adds variables one line after the other; the whole must still go into one line of a file.
+    if sum(len(text.encode()) for text in _texts(command, options)) > MAX_TEXT_BYTES:
+        raise Refusal("too-long", f"the command and its options are longer than {MAX_TEXT_BYTES} bytes")
+
+
+def _texts(command: str, options: Options) -> list[str]:
+    """Those of any length."""
     texts = [command, options.title, options.desc, options.cwd, options.payload, options.body]
     texts += [options.secret, options.stdin, options.meta]
-    texts += [text for pair in options.env + options.headers for text in pair]
-    if sum(len(text.encode()) for text in texts) > MAX_TEXT_BYTES:
-        raise Refusal("too-long", f"the command and its options are longer than {MAX_TEXT_BYTES} bytes")
+    return texts + [text for pair in options.env + options.headers for text in pair]
 
 
 @frozen
@@ -230,7 +233,21 @@ class Failure:
     why: Reason
 
 
-class Task(msgspec.Struct, gc=False):
+class Standing(msgspec.Struct, kw_only=True, gc=False):
+    """How a task is besides its definition: what comes back with one that was removed."""
+
+    paused: bool = False
+    paused_until_at: datetime | None = None  # None while paused = until RESUME
+    paused_why: str = ""
+    counts: dict[str, int] | None = None  # fires by disposition, since it was added
+    fired: int = 0  # runs of the schedule since count= was set; not counted without it
+    heard: dict[str, Reason] | None = None  # how its dependencies ended since its last fire, by name, if any
+    failure: Failure | None = None  # how its last fire ended, if that was not well
+    last_state: str = ""  # how its last run ended; empty = none has
+    last_ended_at: datetime | None = None
+
+
+class Task(Standing, gc=False):
     """The engine's row about one task."""
 
     id: int
@@ -239,17 +256,8 @@ class Task(msgspec.Struct, gc=False):
     rev: int = 1
     due_at: datetime | None = None  # its next moment; None = no more, or not by the clock
     decided: int = 0  # of the moments that fall on due_at; a clock change may bring several to one
-    heard: dict[str, Reason] | None = None  # how its dependencies ended since its last fire, by name, if any
-    fired: int = 0  # runs of the schedule since count= was set; not counted without it
-    paused: bool = False
-    paused_until_at: datetime | None = None  # None while paused = until RESUME
-    paused_why: str = ""
     runs: MutableSequence[int] | tuple[()] = ()  # active runs, oldest first; most tasks have none
     held: int = 0  # of them, those that a worker has got
-    counts: dict[str, int] | None = None  # fires by disposition, since it was added
-    failure: Failure | None = None  # how its last fire ended, if that was not well
-    last_state: str = ""  # how its last run ended; empty = none has
-    last_ended_at: datetime | None = None
     changed_at: datetime | None = None  # when it became this revision; None = not known, or as it was added
     is_notice: bool = False  # made by the daemon to tell somebody something; see notices.py
     run_head: str = ""  # the part of its RUN line that never changes; derived from spec
@@ -367,10 +375,8 @@ def _take_pause(words: dict[str, Any]) -> Pause | None:
         raise Refusal("bad-line", f'"paused" is neither yes nor no: {escape(str(word)[:40])}')
     if word in ("no", False) or (word is None and not (until or why)):
         return None
-    try:
+    with naming('"paused-until"', "bad-line"):
         until_at = parse_time(str(until), "UTC", EPOCH) if until else None
-    except Refusal as refusal:
-        raise Refusal("bad-line", f'"paused-until": {refusal.message}') from None
     return Pause(until_at, str(why or ""))
 
 
@@ -421,16 +427,9 @@ def parse_json(text: str | bytes, what: str) -> object:
 # --- runs and workers ---------------------------------------------------------------------
 
 
-class Run(msgspec.Struct, gc=False):
-    """One execution of a task that has not ended yet.
+class RunRow(msgspec.Struct, kw_only=True, gc=False):
+    """What a checkpoint tells of a run as it stands in the table."""
 
-    What is measured (`queued_at`, `delayed_until_at`, `sent_at`, `started_at`, `lease_until_at`) is told by a
-    clock that was never set; `Tables.shown` is how the clock on the wall has it.
-    """
-
-    id: int
-    task_id: int
-    spec: TaskSpec  # as it was when the run was queued
     due_at: datetime  # when the schedule asked for it; never moves on retry
     queued_at: datetime  # when this attempt began to wait for a worker
     by: str  # `schedule`, `manual`, `reboot`, `after`, `on`, `flow`, `notice`
@@ -442,20 +441,32 @@ class Run(msgspec.Struct, gc=False):
     nth: int = 1  # among the moments of its task that fell on due_at
     attempt: int = 1
     unsent: int = 0  # attempts before this one whose order never left; retry= does not count them
-    state: str = "new"  # of MOVES
     delayed_until_at: datetime | None = None  # jitter=, or a retry's wait
     worker: str | None = None
     instance: str = ""  # of the worker's memory that its order went to
     sent_at: datetime | None = None
     started_at: datetime | None = None
     lease_until_at: datetime | None = None  # then its worker is taken for gone; None while connected
+    output_bytes: int = 0  # journaled so far, of this attempt
+    held: str = ""  # sealed: what of its output may be the beginning of a secret that it was given
+    flow: int = 0  # the run of its flow that it belongs to
+
+
+class Run(RunRow, gc=False):
+    """One execution of a task that has not ended yet.
+
+    What is measured (`queued_at`, `delayed_until_at`, `sent_at`, `started_at`, `lease_until_at`) is told by a
+    clock that was never set; `Tables.shown` is how the clock on the wall has it.
+    """
+
+    id: int
+    task_id: int
+    spec: TaskSpec  # as it was when the run was queued
+    state: str = "new"  # of MOVES
     lease_renewed: bool = False  # a start of the daemon has prolonged this lease; the next one will not
     ends_as: str = ""  # while stopping: `cancelled` or `timeout`
-    output_bytes: int = 0  # journaled so far, of this attempt
     has_output: bool = False  # whether any attempt wrote something
     given: tuple[tuple[str, str], ...] = ()  # (name, sealed) of each secret that its orders held
-    held: str = ""  # sealed: what of its output may be the beginning of one of them
-    flow: int = 0  # the run of its flow that it belongs to
 
     @property
     def on(self) -> str:
@@ -496,31 +507,26 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
     flow: int = 0  # the run of a flow that it belongs to
 
 
-@frozen
-class Told:
-    """How often one event of a task, a worker or an expectation was told lately."""
-
-    since_at: datetime  # when counting began
-    given: int  # since then, and since the opposite was told
-    withheld: int  # since the last one that was given
-
-
-@define
-class Worker:
-    """A worker that is, or was, connected."""
+class WorkerRow(msgspec.Struct, kw_only=True):
+    """What a checkpoint tells of a worker as it stands in the table."""
 
     name: str
     slots: int
     labels: dict[str, str]
-    can: frozenset[str]
     address: str
     since_at: datetime
     connected: bool = True
     draining: bool = False  # by DRAIN; outlives its connection
     leaving: bool = False  # it said BYE
-    runs: set[int] = field(factory=set)
     instance: str = ""  # of its memory of what it took; empty = it does not say
     connection: int = 0  # the number of the connection that it is, or was, reached by
+
+
+class Worker(WorkerRow, kw_only=True):
+    """A worker that is, or was, connected."""
+
+    can: frozenset[str]
+    runs: set[int] = msgspec.field(default_factory=set)
 
     @property
     def free(self) -> int:

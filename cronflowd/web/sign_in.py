@@ -21,7 +21,7 @@ import trio
 from attrs import frozen
 
 from ..base.errors import Fatal, Refusal
-from ..base.names import check_account_name, check_mail_address
+from ..base.names import check_form, check_mail_address
 from ..base.text import format_option
 from ..host.clock import wall_now
 from ..host.config import WebSettings
@@ -170,7 +170,7 @@ def _check(new: Registration) -> None:
             check_mail_address(new.email)
         field = "username"
         if new.username:
-            check_account_name(new.username)
+            check_form(new.username, "account name")
     except Refusal as refusal:
         raise Refused(400, refusal.code, refusal.message, field) from None
     if len(new.name) > MAX_NAME or not new.name.isprintable():

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from cronflowd.ask import commands, load, overview, views
+from cronflowd.ask import commands, overview, views
 from cronflowd.ask import questions as q
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
@@ -47,7 +47,7 @@ def told(driver: Driver, within: timedelta) -> dict[int, int]:
 
 def counted(driver: Driver, within: timedelta) -> dict[int, int]:
     query = q.ShowNext("all", "", "", 5, None, within, by_hour=True)
-    rows = [row for row in load.show_load(driver.state, query, driver.now).rows if row]
+    rows = [row for row in overview.show_load(driver.state, query, driver.now).rows if row]
     begin, end = to_seconds(driver.now) // 3600, to_seconds(driver.now + within) // 3600
     assert [to_seconds(row[0]) // 3600 for row in rows] == list(range(begin, end + 1))
     return {to_seconds(row[0]) // 3600: row[1] for row in rows if row[1]}
@@ -183,4 +183,4 @@ def test_what_by_hour_does_not_go_with_is_refused(line: str, why: str) -> None:
     driver = Driver()
     with pytest.raises(Refusal, match=why):
         query = commands.parse(line, commands.Context(driver.now, "UTC"))
-        load.show_load(driver.state, query, driver.now)
+        overview.show_load(driver.state, query, driver.now)

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from cronflowd.ask import commands, listing, views
-from cronflowd.ask.load import show_load
+from cronflowd.ask import commands, flows, listing, views
+from cronflowd.ask.flows import draw_tree
 from cronflowd.ask.metrics import Tally, show_metrics
+from cronflowd.ask.overview import show_load
 from cronflowd.ask.revisions import show_history
-from cronflowd.ask.tree import draw_tree
 from cronflowd.ask.why import runs_of
 from cronflowd.base.walks import SLICE, Numbered, in_order, in_slices, page
 from cronflowd.daemon.crontab_orders import export
@@ -67,7 +67,7 @@ def ask(driver: Driver, line: str) -> Iterable[Any]:
     answer: dict[str, Callable[[], Any]] = {
         "LIST": lambda: listing.list_tasks(driver.state, question, driver.now).rows,
         "FAILED": lambda: views.list_failed(driver.state, question).rows,
-        "DEPS": lambda: views.show_dependencies(driver.state, question, driver.now).rows,
+        "DEPS": lambda: flows.show_dependencies(driver.state, question, driver.now).rows,
         "HISTORY": lambda: show_history(driver.state, question).rows,
         "GET": lambda: views.get_task(driver.state, question, driver.now).rows,
         "EXPORT": lambda: export(driver.state, question, driver.now, lambda spec: True).rows,

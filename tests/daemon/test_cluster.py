@@ -26,13 +26,12 @@ from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
 from cronflowd.journal import check, leave
-from cronflowd.journal.etcd import Unreachable
+from cronflowd.journal.etcd import Lease, Unreachable
+from cronflowd.journal.gaps import lines_of
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.lease import Lease
 from cronflowd.journal.records import checkpoint_path, journal_dir, list_history, list_segments
 from cronflowd.journal.shared import Deposed, Shared, put
 from cronflowd.journal.shared_journal import SharedJournal, read_mark, write_mark
-from cronflowd.journal.whole import lines_of
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.open_journal import NOW
 from tests.lib.waiting import PATIENCE_S, until

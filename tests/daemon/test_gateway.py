@@ -15,8 +15,8 @@ from cronflowd.base.replies import Reply
 from cronflowd.engine import access_facts as af
 from cronflowd.engine.access import MAX_LOGINS_EACH
 from cronflowd.engine.access_facts import Refused, SignedIn
-from cronflowd.engine.deeds import deed_of, rows_of
 from cronflowd.engine.encoding import encode
+from cronflowd.engine.rules import deed_of, rows_of
 from cronflowd.net.clients import Session
 from tests.lib.access_driver import House, a_house, hash_quickly
 from tests.lib.harness import run_here

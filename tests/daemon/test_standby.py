@@ -9,7 +9,7 @@ import trio
 
 from cronflowd.daemon.cluster import FencedGate
 from cronflowd.daemon.standby import _is_ours
-from cronflowd.journal.lease import Lease
+from cronflowd.journal.etcd import Lease
 from cronflowd.net.listeners import Connection
 from cronflowd.net.outbox import Outbox
 from tests.lib.fake_etcd import FakeEtcd

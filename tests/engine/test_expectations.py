@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import expectations
 from cronflowd.engine import orders as o
-from cronflowd.engine.beats import Expectation
+from cronflowd.engine.facts import ExpectationCarried
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.tasks.targets import parse_target
@@ -308,7 +308,7 @@ def test_the_moments_of_very_many_expectations_are_found_anew_a_few_at_a_time(
     looked: list[str] = []
     later = driver.now + timedelta(days=9)
 
-    def found(each: Expectation, *about: object) -> datetime:
+    def found(each: ExpectationCarried, *about: object) -> datetime:
         looked.append(each.name)
         return later
 

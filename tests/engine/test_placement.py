@@ -232,7 +232,9 @@ def test_a_lane_in_which_a_run_waits_is_never_forgotten() -> None:
 
 def test_a_worker_accepts_its_own_kinds_and_handlers() -> None:
     """`custom` is all handlers, `custom:mail` is one."""
-    worker = Worker("a", 1, {}, frozenset({"custom:mail"}), "here", Driver().now)
+    worker = Worker(
+        can=frozenset({"custom:mail"}), name="a", slots=1, labels={}, address="here", since_at=Driver().now
+    )
     assert accepts(worker, "custom:mail", "any")
     assert not accepts(worker, "custom:backup", "any")
 

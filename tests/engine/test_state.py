@@ -211,7 +211,12 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {"ok": 2}), "next_run", 6),
     ([], f.StateCarried(5, 6, False, None, "", "UTC", [], {}, None, None, DAWN), "beats.from_at", DAWN),
     ([], f.StateCarried(5, 6, True, LATER, "why", "UTC", [], {}, -5.0, NOW), "last_step_at", NOW),
-    ([], f.TaskCarried(3, 2, RECORD, NOW, LATER, True, None, "why", {"ok": 2}), "tasks[3].paused_why", "why"),
+    (
+        [],
+        f.TaskCarried(3, 2, RECORD, NOW, LATER, paused=True, paused_why="why"),
+        "tasks[3].paused_why",
+        "why",
+    ),
     (
         [],
         f.TasksCarried(
@@ -227,15 +232,23 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ),
     ([], f.LedgerCarried([[0, 3600, 2, 1, 0, 0, 0, 0, 0, 1]]), "ledger.account([]).ends['missed']", 1),
     (
-        [f.TaskCarried(1, 1, RECORD, NOW, None)],
-        f.FailureCarried(1, NOW, 7, "failed", NOW, LATER, 3, "why"),
-        "tasks[1].failure.ended_at",
-        LATER,
-    ),
-    (
         [f.TaskCarried(1, 1, TIMED, NOW, None)],
         f.RunCarried(
-            7, 1, TIMED, NOW, NOW, "manual", {"K": "v"}, 2, "running", False, None, "w", NOW, NOW, None, "", 9
+            7,
+            1,
+            TIMED,
+            "running",
+            False,
+            "",
+            due_at=NOW,
+            queued_at=NOW,
+            by="manual",
+            args={"K": "v"},
+            attempt=2,
+            worker="w",
+            sent_at=NOW,
+            started_at=NOW,
+            output_bytes=9,
         ),
         "timeouts.first()",
         (NOW + timedelta(seconds=5), 7),
@@ -290,7 +303,7 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ([ANN], af.Deed("ann@here", "DRAIN", "w1"), "access.accounts['ann'].seen_at", None),
     (
         [],
-        f.WorkerCarried("w", 2, {}, ["shell"], "here", NOW, True, True, False),
+        f.WorkerCarried(["shell"], name="w", slots=2, labels={}, address="here", since_at=NOW, draining=True),
         "workers['w'].draining",
         True,
     ),
@@ -374,7 +387,7 @@ def test_a_run_makes_only_the_moves_of_the_table() -> None:
 @pytest.mark.parametrize("state", sorted(WAITING | HELD))
 def test_clients_see_three_states_of_a_run_that_has_not_ended(state: str) -> None:
     """Scripts filter RUNS by them; what holds a run back, or that it is being stopped, is for WHY."""
-    run = Run(1, 1, read_record(RECORD, "UTC"), NOW, NOW, "manual", state=state)
+    run = Run(1, 1, read_record(RECORD, "UTC"), state, due_at=NOW, queued_at=NOW, by="manual")
     started = replace(run, started_at=NOW)
     shown = {run.shown, started.shown}
     assert shown == (

@@ -11,7 +11,7 @@ from cronflowd.ask import views
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import definitions, encoding
 from cronflowd.engine.access_facts import Deed
-from cronflowd.engine.deeds import deed_of
+from cronflowd.engine.rules import deed_of
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import Driver, snapshot
 

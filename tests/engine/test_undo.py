@@ -298,13 +298,6 @@ def test_a_task_named_like_a_verb_and_an_odd_command_do_not_confuse_history() ->
     assert [each.change for each in filter(None, revisions.revisions(again, 1))] == rows
 
 
-def test_a_change_of_an_old_journal_has_its_verb_too() -> None:
-    """It stood at the beginning of what HISTORY told."""
-    state = State("UTC")
-    state.apply(facts.ChangeCarried(1, START, "ann", "LOAD x.db 2 tasks"), START)
-    assert state.changes.changes[0].verb == "LOAD"
-
-
 def test_undo_brings_back_what_failed_knew_of_a_task() -> None:
     """A CLEAR by mistake must not make last night's failure look mended."""
     driver = Driver()

@@ -14,9 +14,9 @@ import pytest
 
 from cronflowd.base.errors import Fatal
 from cronflowd.host.config import Settings
-from cronflowd.journal import etcd, room
+from cronflowd.journal import etcd
 from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable, after, make_client, why_old
-from cronflowd.journal.shared import Shared
+from cronflowd.journal.shared import Room, Shared, make_room
 from tests.lib.waiting import PATIENCE_S
 
 Answer = Callable[[str, Any, str], tuple[int, bytes]]
@@ -200,7 +200,7 @@ def test_a_member_that_is_not_defragmented_is_told_of(
         return 200, b'{"header":{"revision":"7"}}'
 
     client = Etcd([member(answer).address])
-    room.make_room(Shared(client), [client])
+    make_room(Shared(client), [client])
     assert "could not be defragmented: etcdserver: permission denied" in caplog.text
     client.close()
 
@@ -287,8 +287,8 @@ def test_all_keys_below_a_prefix_end_somewhere() -> None:
 # --- room -----------------------------------------------------------------------------------------
 
 
-def seen(size: int, used: int, quota: int = 1000, answered: int = 3) -> room.Room:
-    return room.Room(3, answered, size, used, quota, "")
+def seen(size: int, used: int, quota: int = 1000, answered: int = 3) -> Room:
+    return Room(3, answered, size, used, quota, "")
 
 
 def test_room_is_made_only_where_there_are_holes() -> None:
@@ -323,4 +323,4 @@ def test_the_quota_is_waited_for_as_long_as_every_answer(
 def test_room_is_told_in_words() -> None:
     """STATUS shows it, and what is wrong."""
     assert seen(12 << 20, 0, 2 << 30).text == "ok 3/3 12.0M of 2.0G"
-    assert room.Room(3, 2, 1 << 20, 0, 2 << 30, "a:1: refused").text == "2/3 1.0M of 2.0G: a:1: refused"
+    assert Room(3, 2, 1 << 20, 0, 2 << 30, "a:1: refused").text == "2/3 1.0M of 2.0G: a:1: refused"

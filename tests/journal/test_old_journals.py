@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from cronflowd.ask import accounts, commands, flows, listing, views
+from cronflowd.ask.accounts import list_secrets
 from cronflowd.ask.revisions import show_history
-from cronflowd.ask.secrets import list_secrets
 from cronflowd.base.replies import format_row
 from cronflowd.engine.encoding import KINDS
 from cronflowd.engine.expectations import show

@@ -21,8 +21,7 @@ from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
 from cronflowd.journal import leave, shared_journal
 from cronflowd.journal.compaction import checkpoint_lines
-from cronflowd.journal.etcd import Unreachable
-from cronflowd.journal.lease import Lease, revoke
+from cronflowd.journal.etcd import Lease, Unreachable, revoke
 from cronflowd.journal.records import seal
 from cronflowd.journal.replay import Replay
 from cronflowd.journal.shared import (
@@ -368,7 +367,7 @@ def test_another_history_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "two/journal" / f"{1:020d}.jsonl").open("rb") as file:
         assert file.readline()
     journal = follower(tmp_path / "two", etcd)
-    journal._chain ^= 1  # as if other records had led here
+    journal.chain ^= 1  # as if other records had led here
     with pytest.raises(Fatal, match="another history") as refused:
         journal.take(Shared(etcd).fetch(5)[0])
     assert refused.value.status == 78
@@ -399,7 +398,7 @@ def test_an_empty_directory_begins_with_a_snapshot(tmp_path: Path) -> None:
     whole = list(checkpoint_lines(State("UTC"), 10, replay.chain, NOW))
     install(tmp_path / "two", 10, whole)
     journal = follower(tmp_path / "two", FakeEtcd())
-    assert (journal.last, journal._chain) == (10, replay.chain)
+    assert (journal.last, journal.chain) == (10, replay.chain)
     journal.close()
 
 

@@ -48,7 +48,7 @@ from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
 from cronflowd.host.vault import Vault
 from cronflowd.journal import tasks_file
-from cronflowd.journal.audit import Audit
+from cronflowd.journal.check import Audit
 from cronflowd.journal.journal import FileJournal
 from cronflowd.net.clients import serve_client
 from cronflowd.net.workers import serve_worker

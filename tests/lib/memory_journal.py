@@ -26,7 +26,7 @@ class MemoryJournal(FileJournal):
     def __init__(self, lines: Sequence[bytes] = ()) -> None:
         self.notify = lambda seq: None
         self.closed, self.set_aside, self.commit_s = [], "", Histogram(*COMMITS_S)
-        self._last = self._committed = self._chain = 0
+        self.last = self.committed = self.chain = 0
         self._failed: Fatal | None = None
         self._bodies, self._lines = [], list(lines)
         self._lock = Lock()
@@ -39,24 +39,24 @@ class MemoryJournal(FileJournal):
     def replay(self) -> Iterator[Record]:
         for line in self._lines:
             seq, at, fact, _ = read_line(line[:-1], Path("memory"), 0)
-            self._last, self._chain = seq, zlib.crc32(line[: -SEAL_BYTES - 1], self._chain)
+            self.last, self.chain = seq, zlib.crc32(line[: -SEAL_BYTES - 1], self.chain)
             yield seq, at, fact
-        self._committed = self._last
+        self.committed = self.last
 
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
         if self._failed:
             raise self._failed
         if self.full and not all(fact.is_urgent() for fact in facts):
             raise Refusal("disk-full", "no space left in memory; nothing was changed")
-        self._bodies += encode_open(self._last, at, facts)
-        self._last += len(facts)
-        return self._last
+        self._bodies += encode_open(self.last, at, facts)
+        self.last += len(facts)
+        return self.last
 
     def flush(self) -> None:
         if self._bodies:
             self._seal(first_of_batch=True)
-            self._committed = self._last
-            self.notify(self._last)
+            self.committed = self.last
+            self.notify(self.last)
 
     def close(self) -> None:
         self.flush()

@@ -12,8 +12,6 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import attrs
-
 from cronflowd.engine import access_facts as af
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
@@ -148,13 +146,14 @@ def _change_many(life: Life) -> None:
     unread = {"jobName": "unread", "schedule": "1 1 * * *", "command": "x", "tz": "Mars/Olympus"}
     life.say(f.TaskAdded(90, unread, life.now, None), f.TaskRescheduled(2, life.now + timedelta(days=1)))
     bad = Failure(life.now, 3, "failed", life.now, life.now, 7, "no server")
-    life.say(f.FailureCarried(3, *attrs.astuple(bad)))
     life.say(f.NoticeFailed("email ops@example.org", 7, "notify_7", bad, 1))
     life.pump()
 
 
 def _run_flows(life: Life) -> None:
     """One that fails, is tried again and given up; and one that is under way."""
+    life.do(o.JoinWorker("w4", 1, {}, ("shell",), "192.0.2.8:1", (), True, "i4", 4))
+    life.do(o.DismissWorker("w4", 4))
     life.do(o.JoinWorker("w3", 9, {}, ("shell",), "192.0.2.9:1", (), True, "i3", 3))
     life.line("ADD name=plain title=Plain meta={} 7 7 * * * make plain")
     life.line("ADD name=begin @daily make begin")

@@ -20,9 +20,8 @@ import pytest
 from cronflowd.daemon import roster
 from cronflowd.daemon.sealed import introduce
 from cronflowd.host.tls import client_context, make_certificates
-from cronflowd.journal import room
 from cronflowd.journal.records import journal_dir, list_segments
-from cronflowd.journal.shared import put
+from cronflowd.journal.shared import ask_members, make_room, put
 from tests.lib.ports import free_ports
 from tests.real.clusters import Etcds, Node, Wire, ask_until, leader_of
 from tests.real.running import PATIENCE_S, ROOT, Daemon, fill, wait_until
@@ -494,12 +493,12 @@ def test_room_is_made_in_etcd_before_it_takes_nothing_any_more(tmp_path: Path) -
     small = Etcds(tmp_path, 1, "--quota-backend-bytes", str(quota))
     try:
         shared = small.shared()
-        while not (before := room.look([small.client])).is_scarce:
+        while not (before := ask_members([small.client])).is_scarce:
             for _ in range(5):
                 shared.transact([], [put(b"x", os.urandom(500_000))])
         assert (before.quota, before.text[:6]) == (quota, "ok 1/1")
-        room.make_room(shared, [small.client])
-        after = room.look([small.client])
+        make_room(shared, [small.client])
+        after = ask_members([small.client])
         assert (after.is_scarce, after.size < before.size // 4) == (False, True)
     finally:
         small.close()
