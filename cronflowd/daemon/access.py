@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import msgspec
 import trio
-from attrs import define, evolve, frozen
+from attrs import evolve
 
 from ..ask import questions as q
 from ..ask.accounts import check_password
@@ -39,7 +39,7 @@ from ..engine.rules import Decision, ref_of
 from ..engine.state import State
 from ..host.config import Settings
 from ..host.secrets import hash_password, is_password, make_password, matches, new_token
-from ..net.clients import Session
+from ..net.clients import Known, Session
 from ..net.hello import Bearer
 from ..net.workers import Link
 from ..tasks.task import TaskSpec
@@ -70,26 +70,7 @@ class House(Protocol):
     ) -> Decision: ...
 
 
-@define
-class Known:
-    """Who has shown to be."""
-
-    name: str
-    rank: int
-    digest: str = ""  # of the token it showed
-    token: int = 0  # which that is, if the journal has it
-    until_at: datetime | None = None
-    is_account: bool = True
-
-
-@frozen
-class Gateway:
-    """Who a gateway is itself, while it speaks for others."""
-
-    account: str
-    name_shown: str
-    digest: str
-    address: str
+NOBODY = Known(rank=-1, name_shown="nobody")
 
 
 class Admission:
@@ -112,7 +93,7 @@ class Admission:
         core = self.core
         is_local = session.kind == "unix"
         session.must_authenticate = core.asks_local if is_local else core.asks_tcp or bool(core.tokens)
-        session.name_shown, session.rank = core.state.common.owner, ADMIN
+        session.known = Known(name_shown=core.state.common.owner)
         if is_local and not session.must_authenticate and session.uid not in core.own_uids:
             self._take_uid(session)
         self._sessions.add(session)
@@ -122,7 +103,7 @@ class Admission:
         access = self.core.state.access
         account = access.accounts.get(access.by_uid.get(session.uid, ""))
         if account is None or account.disabled:
-            session.name_shown, session.rank = f"uid={session.uid}", -1
+            session.known = Known(rank=-1, name_shown=f"uid={session.uid}")
         else:
             self._become(session, Known(account.name, RANK[account.role]))
 
@@ -135,9 +116,7 @@ class Admission:
         session.name, session.is_doubted = name, not self.core.state.access.is_empty or bool(self.core.tokens)
 
     def _become(self, session: Session, known: Known) -> None:
-        session.account, session.name_shown, session.told_as = known.name, known.name, None
-        session.login = 0
-        session.rank, session.digest, session.until_at = known.rank, known.digest, known.until_at
+        session.known, session.told_as = known, None
         if known.until_at:
             self._changed.set()
 
@@ -146,7 +125,7 @@ class Admission:
         while True:
             self._changed = trio.Event()
             now = self.core.now()
-            ends = [each.until_at for each in self._sessions if each.until_at]
+            ends = [each.known.until_at for each in self._sessions if each.known.until_at]
             self._expire(now)
             wait_s = min(((at - now).total_seconds() for at in ends if at > now), default=float("inf"))
             untold = [(address, each) for address, each in self._strangers.addresses.items() if each.untold]
@@ -159,7 +138,7 @@ class Admission:
                 await trio.sleep(min(wait_s, LOOK_S))
 
     def _expire(self, now: datetime) -> None:
-        self._end(None, lambda each: each.until_at is not None and each.until_at <= now)
+        self._end(None, lambda each: each.known.until_at is not None and each.known.until_at <= now)
 
     # --- signing in ---
 
@@ -176,7 +155,7 @@ class Admission:
             counted_as(session), known.digest
         ):
             self._note(
-                af.SignedIn(known.name, ROLES[known.rank], session.address, known.token, known.is_account)
+                af.SignedIn(known.account, ROLES[known.rank], session.address, known.token, known.is_account)
             )
         return self.whoami(session)
 
@@ -329,24 +308,24 @@ class Admission:
             if verb.answer == "act_as":  # what follows must not be done for the one before if it is refused
                 self._be_nobody(session)
             return
-        if session.until_at is not None and session.until_at <= self.core.now():
+        if session.known.until_at is not None and session.known.until_at <= self.core.now():
             self._send_away(session)
             raise Refusal("auth-required", "the token has expired")
-        if session.rank >= verb.rank(rest):
+        if session.known.rank >= verb.rank(rest):
             return
-        if session.gateway and session.rank < 0:
+        if session.gateway and session.known.rank < 0:
             raise Refusal("auth-required", "AUTH comes first, or AS NAME: you are nobody here")
         session.verb = verb
         ref = plain[0] if (plain := _PLAIN_REF.match(rest)) and verb.may_tell(plain[0]) else ""
-        if session.rank < 0:
-            why = f"{session.name_shown} has no account here; an admin may give it one: USER ADD NAME "
+        if session.known.rank < 0:
+            why = f"{session.known.name_shown} has no account here; an admin may give it one: USER ADD NAME "
             raise self.deny(session, f"{why}uid={session.uid}", ref)
         needed = ROLES[verb.rank(rest)]
         raise self.deny(session, f"this takes the role {needed}; you are {session.role}", ref)
 
     def check_still(self, session: Session) -> None:
         """Raises Refusal where somebody was sent away while his line waited for a file, or a hash."""
-        if session.rank < 0:
+        if session.known.rank < 0:
             raise Refusal("denied", "your account or token was changed meanwhile")
 
     def only_looks(self, session: Session, order: Any) -> Refusal:
@@ -361,14 +340,14 @@ class Admission:
             order = self._owned(order, session)
         elif isinstance(order, o.SetTask | o.SetTemplate) and "owner" in (order.words or ()):
             self._check_gives_away(session, order)
-        elif isinstance(order, o.RollBack) and session.rank < ADMIN and (task := state.find(order.ref)):
+        elif isinstance(order, o.RollBack) and session.known.rank < ADMIN and (task := state.find(order.ref)):
             owner = task.spec.options.owner
             record = {key: value for key, value in order.record.items() if key != "owner"}
             order = msgspec.structs.replace(order, record=record | ({"owner": owner} if owner else {}))
-        if session.rank < OPERATOR:
+        if session.known.rank < OPERATOR:
             self._check_user(session, order)
             try:
-                order = keep_to_own(state, order, session.account)
+                order = keep_to_own(state, order, session.known.account)
             except Refusal as refusal:
                 why = f"{refusal.message}; that takes the role operator"
                 raise self.deny(session, why, ref_of(order)) from None
@@ -379,13 +358,13 @@ class Admission:
 
         Of whoever asks now: rows are made later, when the connection may be another one's (AS).
         """
-        state, rank, account = self.core.state, session.rank, session.account
+        state, rank, account = self.core.state, session.known.rank, session.known.account
         return lambda spec: rank >= OPERATOR or (rank >= USER and owner_of(state, spec) == account)
 
     def _owned(self, order: o.AddTask, session: Session) -> o.AddTask:
         spec = order.spec
         old = self.core.state.find(spec.name) if order.replace and spec.name else None
-        owner = old.spec.options.owner if old else session.account
+        owner = old.spec.options.owner if old else session.known.account
         if spec.options.owner:
             if spec.options.owner != owner:
                 self._check_gives_away(session, order)
@@ -396,7 +375,7 @@ class Admission:
         return msgspec.structs.replace(order, spec=evolve(spec, options=options))
 
     def _check_gives_away(self, session: Session, order: Any) -> None:
-        if session.rank < ADMIN:
+        if session.known.rank < ADMIN:
             needs = f"owner= takes the role admin; you are {session.role}"
             raise self.deny(session, needs, ref_of(order))
 
@@ -406,13 +385,13 @@ class Admission:
             user = order.spec.options.user
         else:
             user = (getattr(order, "words", None) or getattr(order, "record", None) or {}).get("user", "")
-        if user and user != session.account:
+        if user and user != session.known.account:
             needs = f"user= with another name than yours takes the role operator; you are {session.role}"
             raise self.deny(session, needs, ref_of(order))
 
     def deny(self, session: Session, why: str, ref: str) -> Refusal:
         verb = session.verb.usage.partition(" ")[0]
-        who = session.account or session.name_shown
+        who = session.known.account or session.known.name_shown
         self.refused(session.address, counted_as(session), verb, ref, why, who)
         return Refusal("denied", why)
 
@@ -438,11 +417,11 @@ class Admission:
         """Whether it is an admin by right of the machine; an account or a made token gives no such right."""
         if session.gateway:
             return True
-        if session.digest:
+        if session.known.digest:
             mine = (*self.core.tokens, self.gateway_token)
-            return bytes.fromhex(session.digest) in map(key_of, mine)
+            return bytes.fromhex(session.known.digest) in map(key_of, mine)
         is_local = session.kind == "unix" and session.uid in self.core.own_uids
-        return is_local and not (session.account or session.must_authenticate)
+        return is_local and not (session.known.account or session.must_authenticate)
 
     def act_as(self, asked: q.ActAs, session: Session) -> Reply:
         """AS."""
@@ -459,8 +438,7 @@ class Admission:
             is_over = login is None or login.user != account.name or login.expires_at <= self.core.now()
             if asked.login and is_over:
                 raise Refusal("denied", f"the session {asked.login} is over")
-            self._become(session, Known(account.name, RANK[account.role]))
-            session.login = asked.login or 0
+            self._become(session, Known(account.name, RANK[account.role], login=asked.login or 0))
         elif asked.address:
             session.address = asked.address
         else:
@@ -474,22 +452,20 @@ class Admission:
             raise self.deny(session, why, "")
 
     def _be_nobody(self, session: Session) -> None:
-        if session.gateway is None:
-            own = Gateway(session.account, session.name_shown, session.digest, session.address)
-            session.gateway = own
-        session.address, session.account, session.name_shown = session.gateway.address, "", "nobody"
-        session.rank, session.digest, session.until_at, session.told_as = -1, "", None, None
-        session.login, session.moving = 0, None
+        session.gateway = session.gateway or (session.known, session.address)
+        session.address, session.moving = session.gateway[1], None
+        self._become(session, NOBODY)
 
     def _be_itself(self, session: Session) -> None:
-        own: Gateway = session.gateway
-        self._become(session, Known(own.account, ADMIN, own.digest))
-        session.gateway, session.name_shown, session.address = None, own.name_shown, own.address
+        assert session.gateway
+        own, session.address = session.gateway
+        session.gateway = None
+        self._become(session, own)
 
     # --- accounts and tokens ---
 
     def whoami(self, session: Session) -> Reply:
-        name, role = session.name_shown, session.role
+        name, role = session.known.name_shown, session.role
         return Reply(f"{name} role={role}", {"name": name, "role": role})
 
     async def set_user(self, question: q.SetUser, session: Session) -> Reply:
@@ -508,34 +484,36 @@ class Admission:
             changes["password"] = await self.hashed(password)
         order = o.SetAccount(question.name, changes, question.is_new, question.is_first, shown=shown)
         ends = changes.keys() & {"role", "disabled", "uid"} and not question.is_new
-        return self.change(order, session, lambda each: bool(ends) and each.account == question.name)
+        return self.change(order, session, lambda each: bool(ends) and each.known.account == question.name)
 
     async def set_password(self, question: q.SetPassword, session: Session) -> Reply:
         """USER PASSWORD: an admin's for anybody, everybody's for itself."""
         accounts = self.core.state.access.accounts
-        name, password = question.name or session.account, question.password
+        name, password = question.name or session.known.account, question.password
         # One word is the name of an account; or the own new password, which no account is called.
-        is_own = session.rank < ADMIN and session.account in accounts
+        is_own = session.known.rank < ADMIN and session.known.account in accounts
         if name and not password and is_own and name not in accounts:
-            name, password = session.account, name
+            name, password = session.known.account, name
         if not name:
             raise Refusal("syntax", "whose? USER PASSWORD NAME")
-        if name != session.account and session.rank < ADMIN:
+        if name != session.known.account and session.known.rank < ADMIN:
             raise self.deny(session, "the password of others takes the role admin", "PASSWORD")
-        if session.digest and session.rank < ADMIN:  # it may be for less than its account may, or for a day
+        if (
+            session.known.digest and session.known.rank < ADMIN
+        ):  # it may be for less than its account may, or for a day
             raise self.deny(session, "a token takes the role admin for that; AUTH USER PASSWORD", "PASSWORD")
         if name not in accounts:
             raise Refusal("not-found", "no such account")  # perhaps its name is a password
         shown = "" if password else make_password()
         check_password(password or shown)
         order = o.SetAccount(name, {"password": await self.hashed(password or shown)}, shown=shown)
-        return self.change(order, session, lambda each: each.account == name)
+        return self.change(order, session, lambda each: each.known.account == name)
 
     async def hashed(self, password: str) -> str:
         return await trio.to_thread.run_sync(hash_password, password, limiter=self._comparing)
 
     def remove_user(self, order: o.RemoveAccount, session: Session) -> Reply:
-        return self.change(order, session, lambda each: each.account == order.name)
+        return self.change(order, session, lambda each: each.known.account == order.name)
 
     def add_token(self, asked: o.AddToken, session: Session) -> Reply:
         word = new_token()
@@ -543,7 +521,9 @@ class Admission:
 
     def revoke_token(self, order: o.RevokeToken, session: Session) -> Reply:
         token = self.core.state.access.tokens.get(order.token)
-        reply = self.change(order, session, lambda each: token is not None and each.digest == token.digest)
+        reply = self.change(
+            order, session, lambda each: token is not None and each.known.digest == token.digest
+        )
         if token:
             self._end_workers({bytes.fromhex(token.digest)})
         return reply
@@ -569,9 +549,9 @@ class Admission:
         gone = {key_of(token) for token in set(self.core.tokens) - set(tokens)}
         self.core.tokens = tokens
         for each in self._sessions:
-            if each.gateway and bytes.fromhex(each.gateway.digest) in gone:
+            if each.gateway and bytes.fromhex(each.gateway[0].digest) in gone:
                 self._be_itself(each)
-        self._end(None, lambda each: bytes.fromhex(each.digest) in gone)
+        self._end(None, lambda each: bytes.fromhex(each.known.digest) in gone)
         self._end_workers(gone)
 
     def _end(self, by: Session | None, concerns: Callable[[Session], bool]) -> None:
@@ -579,7 +559,7 @@ class Admission:
         for session in [each for each in self._sessions if concerns(each)]:
             self._send_away(session)
             if session.closing and session is not by:
-                session.rank = -1
+                session.known = evolve(session.known, rank=-1)
                 session.outbox.cut("its account or token was changed")
 
     def _send_away(self, session: Session) -> None:

@@ -134,7 +134,7 @@ class Answers:
             raise
         if session.must_authenticate and session.is_locked and not verb.anybody:
             raise Refusal("auth-required", "AUTH TOKEN comes first here")
-        if session.rank < ADMIN or session.until_at or verb.gateway is not None:
+        if session.known.rank < ADMIN or session.known.until_at or verb.gateway is not None:
             self.admission.check(verb, rest, session)
         if session.refused or session.is_script:
             commands.check_meant(line, session.refused, session.is_script)
@@ -159,11 +159,11 @@ class Answers:
         return self._submit(question, session, now)
 
     def _submit(self, question: Any, session: Session, now: datetime | None = None) -> Answer:
-        if session.rank < USER:
+        if session.known.rank < USER:
             raise self.admission.only_looks(session, question)
         if type(question) in MAY_BE_LARGE and self.files.large.is_large(question):
             return self._change_many(question, session)
-        if session.account:
+        if session.known.account:
             question = self.admission.own(question, session)
         reply = self.core.submit(question, session.who, now, session.once).reply
         assert reply is not None
@@ -188,7 +188,7 @@ class Answers:
 
     async def _change_many(self, order: Any, session: Session) -> Reply:
         """What very many tasks become; whose they are is looked at when others have no turn between."""
-        if session.account:
+        if session.known.account:
             order = self.admission.own(order, session)
         return await self.files.large.change(order, session.who, session.once)
 
@@ -200,10 +200,12 @@ class Answers:
 
     def _once(self, question: q.Once, session: Session) -> Answer:
         verb, rest = commands.find_verb(question.line)
-        if session.rank < ADMIN or session.until_at:
+        if session.known.rank < ADMIN or session.known.until_at:
             self.admission.check(verb, rest, session)
         now = self._context.now
-        asked = Asked(session.account, question.key, key_of(self._once_known_by(question, verb, rest)).hex())
+        asked = Asked(
+            session.known.account, question.key, key_of(self._once_known_by(question, verb, rest)).hex()
+        )
         if known := self.core.state.once.find(asked, now):
             return known
         session.once = asked
@@ -428,7 +430,7 @@ class Answers:
     def _import(self, question: q.ImportLine, session: Session) -> Reply:
         if session.moving is None:
             session.moving = crontab_orders.Import()
-        if session.rank < USER and not question.is_dry:
+        if session.known.rank < USER and not question.is_dry:
             raise self.admission.only_looks(session, question)
         own = partial(self.admission.own, session=session)
         reply: Reply = session.moving.take(self.core, question, session.who, own)

@@ -144,10 +144,7 @@ class Daemon:
         self._tls = _read_tls(settings)
         self._control, self._workers, self._http = list[Listener](), list[Listener](), list[Listener]()
         self._zones_read = trio.Event()
-        self.compactor = upkeep.Compactor(
-            self.core, settings.data, settings.history, self.answers.files.turn, settings.keep
-        )
-        self.compactor.is_copy = self.node is not None
+        self.compactor = upkeep.Compactor(self.core, self.answers.files.turn)
 
     def _make_journal(self) -> FileJournal:
         settings = self.settings

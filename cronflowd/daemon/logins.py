@@ -75,7 +75,7 @@ class Logins:
         """By the token, or its id: of one's own; an admin's of anybody."""
         if word.isdecimal() and word.isascii() and len(word) <= 18:
             found = self._core.state.access.logins.get(int(word))
-            if session.rank < ADMIN and (found is None or found.user != session.account):
+            if session.known.rank < ADMIN and (found is None or found.user != session.known.account):
                 raise self._admission.deny(session, "the session of others takes the role admin", "END")
             if found is None:
                 raise Refusal("not-found", f"no session {word}")
@@ -84,12 +84,12 @@ class Logins:
             found, _ = self._find(word)
             if found is None:
                 raise Refusal("denied", _OVER)
-        who = session.who if session.account else f"{found.user}@{session.where}"
+        who = session.who if session.known.account else f"{found.user}@{session.where}"
         return self._submit_end(found, session, who)
 
     def _submit_end(self, found: af.LoginSet, session: Session, who: str) -> Reply:
         order = o.EndLogin(found.id)
-        return self._admission.change(order, session, lambda each: each.login == found.id, who)
+        return self._admission.change(order, session, lambda each: each.known.login == found.id, who)
 
     def _refused(self, session: Session, ref: str, why: str, who: str) -> None:
         self._admission.refused(session.address, counted_as(session), "SESSION", ref, why, who)
@@ -123,4 +123,4 @@ class Logins:
         check_password(password)
         changes, who = {"password": await self._admission.hashed(password)}, f"{name}@{session.where}"
         order = o.SetAccount(name, changes, reset=digest, shown=shown)
-        return self._admission.change(order, session, lambda each: each.account == name, who)
+        return self._admission.change(order, session, lambda each: each.known.account == name, who)

@@ -27,7 +27,6 @@ from ..engine.orders import Note
 from ..host import config, disk
 from ..host.config import HttpDoor, Settings
 from ..journal import compaction
-from ..tasks.options import KEEP, Keep
 from .core import Core
 
 log = logging.getLogger("cronflowd.upkeep")
@@ -140,15 +139,10 @@ async def _keep(what: str, start: Callable[[], Awaitable[trio.Process]], former:
 class Compactor:
     """Starts a compaction when enough closed segments have come together."""
 
-    def __init__(
-        self, core: Core, data: Path, history_bytes: int, turn: trio.Lock, keep: Keep = KEEP
-    ) -> None:
+    def __init__(self, core: Core, turn: trio.Lock) -> None:
         self._core = core
-        self._data = data
         self._turn = turn  # of whoever else needs the journal's files
-        self._history_bytes, self._keep = history_bytes, keep
         self._wanted = trio.Event()
-        self.is_copy = False  # the files are a node's own: what becomes of them is no fact of all nodes
 
     def look(self) -> None:
         """Called after each commit; cheap."""
@@ -167,8 +161,9 @@ class Compactor:
             self._wanted = trio.Event()
 
     async def _compact(self) -> bool:
-        command = [sys.executable, "-m", "cronflowd", "compact", str(self._data), str(self._history_bytes)]
-        command.append(self._keep.text)
+        settings = self._core.settings
+        kept = [str(settings.data), str(settings.history), settings.keep.text]
+        command = [sys.executable, "-m", "cronflowd", "compact", *kept]
         why = f"it took longer than {COMPACTION_LIMIT_S:g} s"
         with trio.move_on_after(COMPACTION_LIMIT_S):
             try:
@@ -190,14 +185,16 @@ class Compactor:
         try:
             told = json.loads(stdout)
             fact = CheckpointWritten(told["file"], told["upto"], told["size"], told["crc"])
-            if not self.is_copy:
+            # A node's files are its own: what becomes of them is no fact of all nodes.
+            if not self._core.settings.etcd:
                 self._core.submit(Note(fact))
         except (Refusal, ValueError, KeyError) as error:
             return f"the checkpoint cannot be journaled: {error}"
         await self._core.settled(self._core.last_seq)
+        data = self._core.settings.data
         try:
             async with self._turn:
-                removed = await trio.to_thread.run_sync(compaction.remove_superseded, self._data, fact.upto)
+                removed = await trio.to_thread.run_sync(compaction.remove_superseded, data, fact.upto)
         except OSError as error:
             return f"what the checkpoint replaces cannot be removed: {error}"
         self._core.journal.forget_closed(fact.upto)

@@ -28,7 +28,7 @@ from time import perf_counter
 from typing import Any, Protocol
 
 import trio
-from attrs import define
+from attrs import Factory, define, field, frozen
 
 from ..base.errors import Fatal, Refusal
 from ..base.replies import Reply, format_refusal, format_rows, format_status
@@ -59,6 +59,20 @@ _PLAIN_NAME = re.compile("[A-Za-z0-9._-]+")
 log = logging.getLogger(__name__)
 
 
+@frozen
+class Known:
+    """Whom a connection has shown to be, and what it may do."""
+
+    account: str = ""  # empty: it did not have to show any, or has none
+    rank: int = ADMIN  # its role, as a number that grows with the rights; below 0: it has none
+    digest: str = ""  # of the token that it showed,
+    token: int = 0  # which that is, if the journal has it,
+    until_at: datetime | None = None  # and when it expires
+    is_account: bool = True
+    login: int = 0  # by which somebody stays signed in, where he said so
+    name_shown: str = field(default=Factory(lambda self: self.account, takes_self=True))
+
+
 @define(eq=False)
 class Session:
     """What the core knows and decides about one connection."""
@@ -72,11 +86,7 @@ class Session:
     head_width: int | None = None  # HEAD=yes: the same for the order that is executed now
     must_authenticate: bool = False
     authenticated: bool = False
-    account: str = ""  # as it has shown to be; empty: it did not have to
-    name_shown: str = ""  # the same; or whose name it has where it did not have to
-    rank: int = ADMIN  # its role, as a number that grows with the rights; below 0: it has none
-    digest: str = ""  # of the token that it showed
-    until_at: datetime | None = None  # when that expires
+    known: Known = Known()
     is_doubted: bool = False  # others have shown who they are; it has only said its name
     is_session: bool = False  # silence does not end it: HELLO, AUTH, FORMAT, WATCH, a person typing
     is_live: bool = False  # WATCH, LOG follow: it stays open without any input
@@ -84,9 +94,8 @@ class Session:
     refused: bool = False  # the line before the one that is being executed
     is_script: bool = False  # it has sent what is no command of ours, all at once
     data: Any = None  # the core's own
-    gateway: Any = None  # the same: who it is itself, while it speaks for others (AS)
-    login: int = 0  # by which they stay signed in, where it said so
-    verb: Any = None  # the same: of the line that is executed
+    gateway: tuple[Known, str] | None = None  # itself, and its address, while it speaks for others (AS)
+    verb: Any = None  # the core's own: of the line that is executed
     moving: Any = None  # what IMPORT keeps of the lines before
     once: Any = None  # the core's own: of the line that is executed, where it is not to be done again
     told_as: str | None = None  # `who`; None where it has to be found anew
@@ -97,7 +106,7 @@ class Session:
 
     @property
     def role(self) -> str:
-        return ROLES[self.rank] if self.rank >= 0 else "none"
+        return ROLES[self.known.rank] if self.known.rank >= 0 else "none"
 
     @property
     def uid(self) -> int:
@@ -124,8 +133,8 @@ class Session:
 
     def _identity(self) -> str:
         where = self.where
-        if self.account:
-            return f"{self.account}@{where}"
+        if account := self.known.account:
+            return f"{account}@{where}"
         if not self.name and not self.gateway:
             return where
         name = escape(self.name or "nobody").replace('"', "'")[:MAX_NAME]

@@ -110,7 +110,9 @@ def test_only_right_of_the_machine_makes_a_gateway(tmp_path: Path) -> None:
                 " token file"
             )  # fmt: skip
             assert await house.says(asking, "WHOAMI") == (
-                "OK ann role=user" if may else asking.name_shown and f"OK {asking.name_shown} role=admin"
+                "OK ann role=user"
+                if may
+                else asking.known.name_shown and f"OK {asking.known.name_shown} role=admin"
             )
         assert house.core.admission.worker_token(own) is None
         plain = await a_house(tmp_path)  # where nobody has to say who he is, over TCP

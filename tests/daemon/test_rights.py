@@ -226,7 +226,7 @@ def test_a_change_of_very_many_keeps_to_ones_own(tmp_path: Path) -> None:
         await house.ask(house.session(), "USER ADD ann password=correct-horse")
         for number in range(AT_ONCE + 5):
             for session in (ann, bob):
-                await house.ask(session, f"ADD name={session.account}-{number} tags=t @daily x")
+                await house.ask(session, f"ADD name={session.known.account}-{number} tags=t @daily x")
         await house.ask(house.session(), "ADD name=nobodys tags=t @daily x")
         assert await house.says(ann, "PAUSE tag=t") == f"OK {AT_ONCE + 5} paused"
         assert await house.says(ann, "REMOVE name=*") == f"OK {AT_ONCE + 5} removed"

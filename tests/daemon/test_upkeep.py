@@ -38,7 +38,7 @@ class _Journal:
 
 
 class _Core:
-    journal = _Journal()
+    journal, settings = _Journal(), Settings()
 
 
 @pytest.fixture(params=REFUSALS, ids=str)
@@ -61,12 +61,11 @@ def _pauses(tries: list[float]) -> list[float]:
 
 async def test_a_compaction_that_cannot_be_started_is_tried_again(
     refused: list[float],
-    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A machine without memory for a moment ended the daemon, and again after each restart."""
-    compactor = upkeep.Compactor(cast(Core, _Core()), tmp_path, 1, trio.Lock())
+    compactor = upkeep.Compactor(cast(Core, _Core()), trio.Lock())
     compactor.look()
     with trio.move_on_after(100), caplog.at_level(logging.WARNING):
         await compactor.run()
@@ -97,7 +96,6 @@ async def test_what_a_shell_has_opened_is_handed_on(
 
 
 async def test_a_compaction_of_a_killed_daemon_is_waited_for_and_told_of(
-    tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     autojump_clock: trio.testing.MockClock,
@@ -109,7 +107,7 @@ async def test_a_compaction_of_a_killed_daemon_is_waited_for_and_told_of(
         return subprocess.CompletedProcess(command, Exit.TRY_AGAIN, b"")
 
     monkeypatch.setattr(trio, "run_process", in_use)
-    compactor = upkeep.Compactor(cast(Core, _Core()), tmp_path, 1, trio.Lock())
+    compactor = upkeep.Compactor(cast(Core, _Core()), trio.Lock())
     compactor.look()
     with trio.move_on_after(FIRST_REST_S + 1), caplog.at_level(logging.WARNING):
         await compactor.run()
