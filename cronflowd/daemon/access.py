@@ -423,24 +423,24 @@ class Admission:
         is_local = session.kind == "unix" and session.uid in self.core.own_uids
         return is_local and not (session.known.account or session.must_authenticate)
 
-    def act_as(self, asked: q.ActAs, session: Session) -> Reply:
+    def act_as(self, question: q.ActAs, session: Session) -> Reply:
         """AS."""
         self.check_gateway(session)
         session.is_session = True
-        if asked.name:
-            session.address = asked.address or session.address
-            account = self.core.state.access.accounts.get(asked.name)
+        if question.name:
+            session.address = question.address or session.address
+            account = self.core.state.access.accounts.get(question.name)
             if account is None or account.disabled:
-                why = f'no account "{escape(asked.name[:80])}" that may come in'
-                self.refused(session.address, counted_as(session), "AS", asked.name, why, "")
+                why = f'no account "{escape(question.name[:80])}" that may come in'
+                self.refused(session.address, counted_as(session), "AS", question.name, why, "")
                 raise Refusal("denied", why)
-            login = self.core.state.access.logins.get(asked.login or 0)
+            login = self.core.state.access.logins.get(question.login or 0)
             is_over = login is None or login.user != account.name or login.expires_at <= self.core.now()
-            if asked.login and is_over:
-                raise Refusal("denied", f"the session {asked.login} is over")
-            self._become(session, Known(account.name, RANK[account.role], login=asked.login or 0))
-        elif asked.address:
-            session.address = asked.address
+            if question.login and is_over:
+                raise Refusal("denied", f"the session {question.login} is over")
+            self._become(session, Known(account.name, RANK[account.role], login=question.login or 0))
+        elif question.address:
+            session.address = question.address
         else:
             self._be_itself(session)
         return self.whoami(session)
