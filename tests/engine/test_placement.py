@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -289,6 +290,24 @@ def test_the_end_of_a_run_looks_at_no_other_run_of_a_task_that_allows_many() -> 
         driver.do(o.ReportEnded("a", run, 1, 0, {}))
     assert len(task.runs) == 990
     assert looked <= 20
+
+
+@pytest.mark.parametrize("begin", [0, 60, 199])
+def test_very_many_runs_of_a_task_end_in_any_order(begin: int) -> None:
+    """They stand in the order in which they came, however many there were; a one-off leaves with the last."""
+    driver = Driver()
+    driver.do(o.JoinWorker("a", 200, {}, ("shell",), "here", ()))
+    driver.line("ADD name=t overlap=allow @at 2040-01-01T00:00:00Z work")
+    for _ in range(200):
+        driver.line("RUN t")
+    driver.state.set_due(driver.state.tasks[1], None)
+    runs = list(range(1, 201))
+    for run in runs[begin:] + runs[:begin]:
+        runs.remove(run)
+        driver.do(o.ReportEnded("a", run, 1, 0, {}))
+        task = driver.state.tasks.get(1)
+        assert list(task.runs if task else ()) == runs
+    assert not driver.state.tasks
 
 
 def test_what_the_journal_refused_is_placed_by_the_next_step() -> None:
