@@ -66,12 +66,6 @@ class Verb:
         return self.role != "viewer admin" or word.upper() in re.split("[^A-Z]+", self.usage)
 
     @property
-    def needs(self) -> list[str]:
-        """The roles, for people: the least that may say it, and where that only reads, another one."""
-        least = self.roles[0 if self.reads else -1]
-        return [least, f"{self.roles[0]} to look"] if self.looks and self.roles[0] != least else [least]
-
-    @property
     def roles(self) -> list[str]:
         """The least that may say it: to read, and to change."""
         return self.role.split() or ["viewer", "user"]
