@@ -8,12 +8,12 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from attrs import frozen
+from attrs import fields, frozen
 
 from .. import __version__
 from ..base.errors import Refusal
 from ..schedules.zones import EPOCH, load_zone
-from ..tasks.task import Run, RunRow, Task, Worker, WorkerRow
+from ..tasks.task import Failure, Run, RunRow, Task, Worker, WorkerRow
 from . import calendars
 from . import facts as f
 from .changelog import read_step, standing
@@ -170,6 +170,10 @@ def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) 
     state.history_from_seq = seq
 
 
+def _failure_carried(state: Tables, fact: f.FailureCarried, at: datetime, seq: int) -> None:
+    state.tasks[fact.task].failure = Failure(**f.named(fact, [each.name for each in fields(Failure)]))
+
+
 def _task_carried(state: Tables, fact: f.TaskCarried, at: datetime, seq: int) -> None:
     task = whole_task(state, fact)
     task.is_notice = fact.notice
@@ -280,6 +284,7 @@ APPLY: dict[type[f.Fact], Callable[[Tables, Any, datetime, int], None]] = {
     f.LedgerCarried: lambda state, fact, at, seq: state.ledger.take(fact.rows),
     f.TaskCarried: _task_carried,
     f.TasksCarried: _tasks_carried,
+    f.FailureCarried: _failure_carried,
     f.RunCarried: _run_carried,
     f.ExpectationCarried: lambda state, fact, at, seq: state.beats.take(fact),
     f.WorkerCarried: _worker_carried,

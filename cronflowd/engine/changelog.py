@@ -137,8 +137,9 @@ class ChangeLog:
     def open(self, number: int, at: datetime, fact: f.Asked | f.ChangeCarried) -> None:
         """A change begins, unless this one has begun."""
         if not self.changes or self.changes[-1].number != number:
-            change = Change(number, at, fact.who, fact.what or "", fact.verb or "", fact.undone or "")
-            self.changes.append(change)
+            what = fact.what or ""
+            verb = fact.verb or what.partition(" ")[0]  # which it is, in journals of before
+            self.changes.append(Change(number, at, fact.who, what, verb, fact.undone or ""))
 
     def add(self, step: Step, is_carried: bool = False) -> None:
         """One more step of the newest change; a checkpoint holds what is known, and no start forgets more."""

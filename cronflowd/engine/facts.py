@@ -601,6 +601,19 @@ class LedgerCarried(Fact):
     rows: list[list[int]]
 
 
+class FailureCarried(Fact):
+    """That a task's last fire did not end well: of before TaskCarried told it. It comes after the task."""
+
+    task: int
+    since_at: datetime
+    run: int | None
+    state: str
+    due_at: datetime
+    ended_at: datetime
+    exit: int | None
+    why: Reason
+
+
 class RunCarried(Fact, RunRow):
     """One run that had not ended."""
 

@@ -232,6 +232,12 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
     ),
     ([], f.LedgerCarried([[0, 3600, 2, 1, 0, 0, 0, 0, 0, 1]]), "ledger.account([]).ends['missed']", 1),
     (
+        [f.TaskCarried(1, 1, RECORD, NOW, None)],
+        f.FailureCarried(1, NOW, 7, "failed", NOW, LATER, 3, "why"),
+        "tasks[1].failure.ended_at",
+        LATER,
+    ),
+    (
         [f.TaskCarried(1, 1, TIMED, NOW, None)],
         f.RunCarried(
             7,
