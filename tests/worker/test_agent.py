@@ -105,7 +105,7 @@ async def test_an_order_given_twice_is_carried_out_once(spool_dir: Path) -> None
     async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
         visitor = await daemon.worker()
         await visitor.say(f"RUN 7 1 {SLEEPER}", f"RUN 7 1 {SLEEPER}", "RUN 8 1 type=echo :x")
-        await visitor.expect("DONE 8 1 0")
+        await visitor.expect_all("DONE 8 1 0", "STARTED 7 1")
         await visitor.say("RUN 8 1 type=echo :x", "KILL 7 1")
         await visitor.expect("DONE 7 1 143")
         assert visitor.lines.count("STARTED 7 1") == 1
