@@ -293,9 +293,9 @@ def told_by(etcd: FakeEtcd, key: bytes) -> Any:
 
 def test_what_a_node_tells_is_not_undone_by_what_it_told_before(tmp_path: Path, etcd: Etcd) -> None:
     """Where nothing happens it would stand there as behind, and an end with long output would wait for it."""
-    node, _ = node_on(tmp_path / "a")
-    node._lease_s, node._control, node._workers = 3.0, "127.0.0.1:1", "127.0.0.1:2"
-    node._enter()
+    node, journal = node_on(tmp_path / "a")
+    node._lease_s, node._control, node._workers = 3000.0, "127.0.0.1:1", "127.0.0.1:2"
+    node._enter()  # its lease asks etcd as well, but not while this test does
     etcd.wrong = ["late"]
     with pytest.raises(Unreachable):
         node.tell(5, True)
@@ -308,11 +308,13 @@ def test_what_a_node_tells_is_not_undone_by_what_it_told_before(tmp_path: Path, 
     assert told_by(etcd, node.shared.node_key("a"))["seq"] == 20
     node.tell(21, True)
     assert told_by(etcd, node.shared.node_key("a"))["seq"] == 21
+    node.resign()
+    journal.close()
 
 
 def test_a_zone_that_is_told_late_takes_no_newer_ones_place(tmp_path: Path, etcd: Etcd) -> None:
     """All nodes must have the same, so the next to begin would be refused."""
-    node, _ = node_on(tmp_path / "a")
+    node, journal = node_on(tmp_path / "a")
     key = node.shared.cluster_key
     node.shared.transact([], [put(key, orjson.dumps({"id": "x", "tz": "UTC", "node": "a"}))])
     node._offered = "x"
@@ -326,6 +328,7 @@ def test_a_zone_that_is_told_late_takes_no_newer_ones_place(tmp_path: Path, etcd
     assert told_by(etcd, key)["tz"] == "Europe/Rome"
     with pytest.raises(Unreachable, match="this moment"):
         node._check_tz(*old)
+    journal.close()
 
 
 # --- who is to lead next --------------------------------------------------------------------------

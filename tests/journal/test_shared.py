@@ -356,7 +356,9 @@ def test_a_follower_decides_nothing(tmp_path: Path) -> None:
     with pytest.raises(Refusal, match="not-leader"):
         journal.append([f.TaskResumed(None)], NOW)
     journal.close()
-    assert follower(tmp_path, FakeEtcd()).last == 0
+    again = follower(tmp_path, FakeEtcd())
+    assert again.last == 0
+    again.close()
 
 
 def test_another_history_is_refused(tmp_path: Path) -> None:
@@ -427,7 +429,9 @@ def test_a_join_that_was_cut_short_begins_anew(tmp_path: Path) -> None:
     with pytest.raises(Unreachable):
         install(tmp_path, 10, chunks())
     clear_unfinished(tmp_path)
-    assert follower(tmp_path, FakeEtcd()).last == 0
+    again = follower(tmp_path, FakeEtcd())
+    assert again.last == 0
+    again.close()
 
 
 def test_a_join_on_a_full_disk_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
