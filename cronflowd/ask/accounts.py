@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from ..base.addresses import parse_peer
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming
 from ..base.names import check_form, check_mail_address
 from ..base.replies import Reply
 from ..base.text import QUOTED_VALUE, escape, unquote
@@ -159,9 +159,10 @@ def _add_token(text: str, context: Context) -> AddToken:
 
 
 def _end_of_ttl(text: str, context: Context) -> datetime:
-    seconds = parse_duration(text)
-    if not 0 < seconds <= MAX_TTL_S:
-        raise Refusal("bad-option", "ttl=: longer than nothing, and at most ten years")
+    with naming("ttl="):
+        seconds = parse_duration(text)
+        if not 0 < seconds <= MAX_TTL_S:
+            raise Refusal("bad-option", "longer than nothing, and at most ten years")
     return context.now + timedelta(seconds=seconds)
 
 

@@ -156,6 +156,10 @@ def at(text: str, context: Context) -> o.AddTask:
     time, rest = g.time_word(text)
     if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", time) and (clock := re.match(r"[0-9]{1,2}:[0-9:]+", rest)):
         raise WrongWords(f'a time with a blank stands in double quotes, as in AT "{time} {clock[0]}" COMMAND')
+    if time.lower() == "now":
+        raise WrongWords("what is to run at once is NOW [key=value …] COMMAND")
+    if re.match("[A-Za-z.]+=", time):
+        raise WrongWords("the time comes first, and options behind it")
     if time[:1].isalpha() and '"' not in text[: len(time)]:
         raise WrongWords('a time in words stands in double quotes, as in AT "tomorrow at 8 AM" COMMAND')
     options, command = split_options(rest, True)

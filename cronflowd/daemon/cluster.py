@@ -209,7 +209,7 @@ class Node:
         The connection that asked outlives all others: it is handed to what we become.
         """
         if not self.epoch or self.lease is None:
-            raise Refusal("not-leader", "none: this node does not lead")
+            raise Refusal("not-leader", "none (this node does not lead)")
         try:
             us = self._about() | {"token": self.token}
             lead = self.epoch, self.lease.id
@@ -639,7 +639,7 @@ class Node:
             with closing(self._new_etcd()) as etcd:
                 return roster.rows(Shared(etcd, self.settings.cluster))
         except (Unreachable, EtcdError) as error:
-            raise Refusal("not-leader", f"none: etcd: {error}") from None
+            raise Refusal("not-leader", f"none (etcd: {error})") from None
 
     async def tell_status(self, reply: Reply) -> Reply:
         """STATUS, with what there is to tell of the cluster."""

@@ -95,10 +95,10 @@ class LocalAnswers:
         if name not in FROM_MEMORY or id(session) not in self._local:
             leader = self._node.leader
             if id(session) in self._local:
-                where = leader.text if leader else "none"
-                raise Refusal("not-leader", f"{where}: only who leads takes this")
+                where = f"{leader.text} leads" if leader else "none leads"
+                raise Refusal("not-leader", f"{where}; only who does takes this")
             why = f"{leader.node} at {leader.text} leads, and cannot be reached" if leader else "nobody leads"
-            raise Refusal("not-leader", f"none: {why}; nothing was changed")
+            raise Refusal("not-leader", f"none ({why}); nothing was changed")
         answer = self._answers.handle(line, session, now)
         return self._as_of(answer) if isinstance(answer, Reply) else self._as_of_later(answer)
 

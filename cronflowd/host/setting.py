@@ -11,15 +11,17 @@ import re
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import attrs
 from attrs import field, frozen
 
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.names import check_worker_name
-from ..schedules.zones import parse_duration, parse_zone
+from ..schedules.zones import find_zones, parse_duration, parse_zone
 
 Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
 
@@ -185,19 +187,45 @@ def machine_zone(etc: Path = Path("/etc")) -> str:
     /etc/localtime goes before /etc/timezone because the C library reads only the former, and
     the latter is left behind when somebody moves the link by hand.
     """
-    if given := os.environ.get("TZ", "").removeprefix(":"):
+    local = etc / "localtime"
+    if (given := os.environ.get("TZ", "").removeprefix(":")) not in ("", str(local)):
         try:
-            return _zone_name(given)
+            return _zone_name({"UTC0": "UTC"}.get(given, given))
         except Refusal:
             # A rule such as CET-1CEST has no zone's history behind it, and to take UTC instead
             # would run every task at a wrong hour without a word.
             why = f"TZ: {given!r} is not the name of a time zone; give one with --tz"
             raise Fatal(Exit.CONFIG, why) from None
     with suppress(OSError, Refusal):
-        return _zone_name(str((etc / "localtime").readlink()))
+        return _zone_name(str(local.readlink()))
+    told = ""
     with suppress(OSError, UnicodeDecodeError, Refusal):
-        return _zone_name((etc / "timezone").read_text(encoding="ascii").strip())
-    return "UTC"
+        told = _zone_name((etc / "timezone").read_text(encoding="ascii").strip())
+    if local.is_file():
+        return _zone_of_copy(local, told)
+    return told or "UTC"
+
+
+def _zone_of_copy(copy: Path, told: str) -> str:
+    """The zone whose clock goes as that of a copied file, as containers are given the host's; or Fatal.
+
+    What /etc/timezone tells is the image's own as a rule, so it counts only if it agrees.
+    """
+    from importlib.resources import files  # which takes long, and is seldom needed
+
+    with suppress(OSError, ValueError), copy.open("rb") as file:
+        here = ZoneInfo.from_file(file)
+        table = (files("tzdata") / "zoneinfo" / "zone1970.tab").read_text(encoding="utf-8").splitlines()
+        usual = {line.split("\t")[2] for line in table if not line.startswith("#")}  # not those called Japan
+        names = (told, "UTC", *sorted(find_zones(), key=lambda name: name not in usual))
+        for year in (1900, 1970, 2020):  # of another release of the data, the past may be another
+            weeks = [datetime(year, 1, 1, tzinfo=UTC) + timedelta(weeks=n) for n in range(52 * (2037 - year))]
+            for name in filter(None, names):
+                with suppress(ZoneInfoNotFoundError):
+                    zone = ZoneInfo(name)
+                    if all(here.utcoffset(at) == zone.utcoffset(at) for at in weeks):
+                        return name
+    raise Fatal(Exit.CONFIG, f"{copy}: no link, and the data of no zone that is known; give one with --tz")
 
 
 def _zone_name(text: str) -> str:

@@ -67,7 +67,7 @@ class SharedJournal(FileJournal):
 
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
         if not self._epoch:  # a record of this node's own would be another history
-            raise Refusal("not-leader", "none: this node does not lead; nothing was changed")
+            raise Refusal("not-leader", "none (this node does not lead); nothing was changed")
         if self.etcd_is_full and not all(fact.is_urgent() for fact in facts):
             raise Refusal("disk-full", f"etcd has {self.etcd_is_full}; nothing was changed")
         if self.form < FACTS_VERSION:

@@ -485,14 +485,14 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
         return At(kept, tz, zone, moment_at)
     if word == "@on":
         return Schedule(text, tz, zone, kind="on", event=parse_event(argument))
+    known = [*MACROS, "@reboot", "@every", "@at", "@after", "@on"]
+    if word not in known:
+        refuse(f'"{word}" is not one of {" ".join(known)}{meant(word, known)}')
     if argument:
         refuse(f'"{argument}" after {word}: nothing may follow it')
     if word in _WITHOUT_A_CLOCK:
         return Schedule(text, tz, zone, kind=_WITHOUT_A_CLOCK[word])
-    if word in MACROS:
-        return _parse_cron(text, MACROS[word], tz, zone)
-    known = [*MACROS, "@reboot", "@every", "@at", "@after", "@on"]
-    return refuse(f'"{word}" is not one of {" ".join(known)}{meant(word, known)}')
+    return _parse_cron(text, MACROS[word], tz, zone)
 
 
 def parse_event(text: str) -> str:

@@ -148,7 +148,8 @@ def parse_keep(text: str) -> Keep:
             form = "a number of runs, an age such as 30d, or a size of output such as 10M"
             raise Refusal("bad-option", f'"{escape(word[:40])}" is not {form}')
         if kind in found or (not value and kind != "output"):
-            why = f"the {kind} is said twice" if kind in found else "of nothing, nothing is kept"
+            twice = {"runs": "a number of runs", "age": "an age", "output": "a size"}[kind] + " is said twice"
+            why = twice if kind in found else "of nothing, nothing is kept"
             raise Refusal("bad-option", f'"{escape(word[:40])}": {why}')
         found[kind] = value
     return Keep(

@@ -166,10 +166,12 @@ def remarks(command: str) -> Iterator[str]:
         yield f"the command holds {match[0]}, which is a letter to the shell; quotes are \" and '"
     if re.match("root[ \t]+/", command):
         yield 'the command begins with "root": a line with a user in it goes behind IMPORT --system'
+    if "{{secret:" in command:
+        yield "in a command {{secret:NAME}} is not replaced: give the job a variable, env.KEY=secret:NAME"
 
 
 # What holds none of these is not remarked on.
-DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root|^[ \t]*[#&|;)]")
+DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root|^[ \t]*[#&|;)]|{{secret:")
 _TYPESET = re.compile("[“”„‟«»‘’‚]")
 _ALL_QUOTED = re.compile(r"""["']((?<=")[^"\\$`]*+(?=")|(?<=')[^']*+(?='))["'][ \t]*+""")
 # Up to a comment, or to a quote that is not closed.

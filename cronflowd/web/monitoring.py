@@ -31,7 +31,7 @@ class Health(Struct, rename="camel"):
     journal: Literal["ok", "unknown"]
     disk: str
     workers: int
-    uptime_s: int
+    uptime: int  # of the daemon, in seconds
     version: str | None
     reasons: list[str]
 

@@ -182,9 +182,12 @@ async def heartbeat(asker: Who, data: JSONBody[dict[str, Any]]) -> dict[str, Any
     try:
         await asker.ask(line("BEAT", name))
     except Refusal as refusal:
-        known = {worker.name for worker in await read_workers(asker)}
-        if refusal.code != "not-found" or name not in known:
+        if refusal.code != "not-found":
             raise
+        here = {worker.name for worker in await read_workers(asker) if worker.state != "away"}
+        if name not in here:
+            why = f'no worker "{name}" is connected, and no beat of that name is expected'
+            raise Refused(404, "not-found", why, "name") from None
     return {"id": name, "status": "ok"}
 
 

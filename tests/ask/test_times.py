@@ -64,7 +64,7 @@ def test_what_comes_counts_from_now_too() -> None:
         ("RUNS since=24", "24h"), ("RUNS last=", "empty"), ("RUNS last=12h since=1h", "the same"),
         ("RUNS since=1h until=2h", "is before since="), ("STATS since=1h until=2h", "is before since="),
         ("RUNS since=soon", "2 hours ago"), ("RUNS since=0h", "no time at all"),
-        ('AT "now" x', "a single moment"),
+        ('AT "now" x', "at once is NOW"),
         ('RUNS since="2 hours"', "2 hours ago"), ("RUNS since=monday", "a single moment"),
     ],
 )  # fmt: skip

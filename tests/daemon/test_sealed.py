@@ -269,7 +269,7 @@ async def test_a_leader_that_does_not_show_that_it_is_one_is_not_reached() -> No
 
         async def refuse(there: trio.SocketStream) -> None:
             await there.receive_some()
-            await there.send_all(b"ERR not-leader none: nobody leads; nothing was changed\n")
+            await there.send_all(b"ERR not-leader none (nobody leads); nothing was changed\n")
 
         (fake,) = await nursery.start(partial(trio.serve_tcp, refuse, 0, host="127.0.0.1"))
         await client.send_all(b"AUTH very-secret\n")

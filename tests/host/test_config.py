@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
 import attrs
@@ -346,6 +347,7 @@ def test_the_data_directory_is_where_systems_keep_state(
     [
         ("Asia/Tokyo", "Europe/Berlin", "Europe/Paris", "Asia/Tokyo"),
         (":Asia/Tokyo", None, None, "Asia/Tokyo"),
+        ("UTC0", "Europe/Berlin", None, "UTC"),
         ("/usr/share/zoneinfo/Asia/Tokyo", None, None, "Asia/Tokyo"),
         ("", "Europe/Berlin", "Europe/Paris", "Europe/Berlin"),
         ("", None, "Europe/Paris\n", "Europe/Paris"),
@@ -369,6 +371,26 @@ def test_the_machine_s_zone_is_what_its_own_cron_goes_by(
     if file:
         (tmp_path / "timezone").write_text(file, encoding="ascii")
     assert machine_zone(tmp_path) == expected
+
+
+@pytest.mark.parametrize("told", ["", "Etc/UTC", "nothing"])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Kolkata", "Australia/Lord_Howe", "America/New_York"])
+def test_a_copied_localtime_is_the_zone_that_it_is_a_copy_of(
+    zone: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container has a copy of the host's and its own /etc/timezone: UTC would be a wrong hour, untold."""
+    (tmp_path / "data").write_bytes((files("tzdata") / "zoneinfo" / zone).read_bytes())
+    (tmp_path / "localtime").symlink_to(tmp_path / "data")
+    (tmp_path / "timezone").write_text(told, encoding="ascii")
+    for variable in ("", f":{tmp_path}/localtime"):
+        monkeypatch.setenv("TZ", variable)
+        assert machine_zone(tmp_path) == zone
+    (tmp_path / "timezone").write_text("Arctic/Longyearbyen", encoding="ascii")
+    expected = {"Europe/Berlin": "Arctic/Longyearbyen"}  # which goes alike, so it may be meant
+    assert machine_zone(tmp_path) == expected.get(zone, zone)
+    (tmp_path / "data").write_bytes(b"no zone")
+    with pytest.raises(Fatal, match="--tz"):
+        machine_zone(tmp_path)
 
 
 def test_a_rule_in_tz_is_refused_rather_than_taken_for_utc(monkeypatch: pytest.MonkeyPatch) -> None:

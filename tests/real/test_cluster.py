@@ -81,7 +81,7 @@ def test_any_node_takes_any_line_and_none_is_lost(start_node: StartNode, etcds: 
     rows = other.ask("LOCAL", "LIST", "ADD 0 0 1 1 * true", "QUIT")
     assert (rows[0], names_in(rows[1:4])) == ("OK standby", ["first", "second"])
     assert re.fullmatch(r"OK 2 stale=\d\.\d behind=0", rows[3])
-    assert rows[4:] == [f"ERR not-leader 127.0.0.1:{one.port}: only who leads takes this", "OK bye"]
+    assert rows[4:] == [f"ERR not-leader 127.0.0.1:{one.port} leads; only who does takes this", "OK bye"]
 
     days = "".join(f"{datetime.now(UTC).year + each}-01-01\n" for each in range(1, 4))
     (one.data / "closed.txt").write_text(days)  # the other machine has no such file
@@ -256,7 +256,7 @@ def test_without_a_quorum_nobody_leads(start_node: StartNode, tmp_path: Path) ->
         three.kill(1)
         wait_until(lambda: not any(node.leads for node in nodes))
         for node in nodes:
-            assert node.ask("ADD name=third 0 0 1 1 * true", "PING")[0].startswith("ERR not-leader none")
+            assert node.ask("ADD name=third 0 0 1 1 * true", "PING")[0].startswith("ERR not-leader none ")
         three.start(0)
         leader = leader_of(nodes)
         assert names_in(leader.ask("LIST")) == ["first", "second"]
@@ -293,7 +293,7 @@ def test_whoever_was_carried_to_a_node_that_leads_no_more_is_answered_once(
             carried.shutdown(socket.SHUT_WR)
             return carried.makefile("rb").read()
 
-    assert re.fullmatch(rb"ERR not-leader none: [^\n]*nothing was changed\n", carried_there())
+    assert re.fullmatch(rb"ERR not-leader none [^\n]*nothing was changed\n", carried_there())
     assert one.ask("LIST") == ["OK 0"]
 
 
@@ -539,7 +539,7 @@ def test_a_leader_that_is_cut_off_from_etcd_lets_another_lead(start_node: StartN
                 said = b"".join(iter(lambda: client.recv(4096), b""))
                 assert b"doubtful" not in said
         wait_until(lambda: other.leads)
-        assert one.ask("ADD name=nowhere 0 0 1 1 * true")[0].startswith("ERR not-leader none")
+        assert one.ask("ADD name=nowhere 0 0 1 1 * true")[0].startswith("ERR not-leader none ")
         wire.mend()
         wait_until(lambda: len(one.ask("LIST")) > 1)  # by way of the other
         assert "nowhere" not in str(names_in(one.ask("LIST")))

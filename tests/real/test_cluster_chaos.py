@@ -148,7 +148,7 @@ class Blows:
             self.etcds.kill(number)
         wait_until(lambda: not any(node.leads for node in self.nodes))
         for node in self.nodes:
-            assert node.nc("ADD name=never 0 0 1 1 * true").startswith("ERR not-leader none")
+            assert node.nc("ADD name=never 0 0 1 1 * true").startswith("ERR not-leader none ")
         for number in lost:
             self.etcds.start(number)
         wait_until(self.etcds.answers)

@@ -94,7 +94,7 @@ class Place:
         self.job_begins()
         self.pauses["etcd: a job begins"].append(time.monotonic() - since_s)
         wait_until(lambda: not leader.leads)
-        assert leader.nc("ADD name=never 0 0 1 1 * true").startswith("ERR not-leader none")
+        assert leader.nc("ADD name=never 0 0 1 1 * true").startswith("ERR not-leader none ")
 
     def from_workers(self, leader: FarNode) -> None:
         """It leads on, and jobs wait; those under way report when they can."""
@@ -126,7 +126,7 @@ class Place:
         """The standby cannot carry anything there, and says so; it copies on, by way of etcd."""
         self.net.cut(leader.machine, [self.other(leader).machine])
         answer = self.other(leader).nc("ADD name=never 0 0 1 1 * true")
-        assert answer.startswith("ERR not-leader none"), answer
+        assert answer.startswith("ERR not-leader none "), answer
         self.job_begins()
         assert leader.leads
 

@@ -20,6 +20,7 @@ def test_anybody_may_know_whether_it_is_well(tmp_path: Path) -> None:
             nobody = Browser(browser.app)
             answer = await nobody.get(f"{API}/monitoring/health")
             assert (answer.status, answer.data["status"], answer.data["disk"]) == (200, "healthy", "ok")
+            assert (answer.data["journal"], answer.data["workers"], answer.data["uptime"]) == ("ok", 0, 0)
             await daemon.say("ADD name=secret-plan @daily x")
             await daemon.say("RUN secret-plan")
             answer = await nobody.get(f"{API}/monitoring/health")

@@ -95,7 +95,12 @@ def test_jobs_and_agents_of_the_other_one(tmp_path: Path) -> None:
             (told,) = (await browser.get("/agents")).json
             assert (told["id"], told["status"], told["slots"]) == ("web1", "online", 2)
             assert (await browser.post("/agents/heartbeat", {"agentId": "web1"})).json["status"] == "ok"
-            assert (await browser.post("/agents/heartbeat", {"name": "web2"})).status == 404
+            await daemon.world.play("X", None, "w1")
+            await daemon.world.settle()
+            for name in ("web1", "web2"):  # one that has gone, and one that never came
+                silent = await browser.post("/agents/heartbeat", {"name": name})
+                assert (silent.status, silent.json.get("field")) == (404, "name"), silent.json
+                assert f'no worker "{name}" is connected' in silent.json["error"]
             assert (await browser.post("/agents/heartbeat", {})).status == 400
             user = await somebody(browser.app, daemon, "user")
             assert (await user.post("/agents", {"name": "web3"})).json["code"] == "denied"
