@@ -19,9 +19,10 @@ from __future__ import annotations
 import gc
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
+from itertools import count
 from threading import get_ident
 from time import perf_counter
 from typing import Any, Protocol
@@ -98,6 +99,9 @@ class Core:
         self.epoch = 0  # in which this node of a cluster leads
         self.certificate_until_at: datetime | None = None  # where TLS is spoken
         self.links: dict[str, Link] = {}
+        self.numbers: Iterator[int] = count(
+            1
+        )  # of workers' connections: no two of this process have the same
         self.rivals = Rivals()
         self.dropped: dict[tuple[int, int], int] = {}  # characters of output, by run and attempt
         self.feeds: list[Feed] = []
@@ -115,7 +119,6 @@ class Core:
         self._armed: datetime | None = None
         self._timer = trio.CancelScope()
         self._complained = False
-        self._connections = 0
         self._is_stopping = False
         self._parted = trio.Event()
         self._waits_for_disk = False
@@ -132,14 +135,9 @@ class Core:
         self.gate, gate.wake = gate, self.wake
 
     @property
-    def lease_s(self) -> float:
-        """How long a worker that is away keeps its runs; as all limits, it may change with HUP."""
-        return self.engine.limits.lease_s
-
-    @property
-    def output_limit(self) -> int:
-        """Bytes of output kept of an attempt."""
-        return self.engine.limits.output_bytes
+    def limits(self) -> Limits:
+        """They may change with HUP."""
+        return self.engine.limits
 
     def output_of(self, worker: str, run: int, attempt: int) -> int | None:
         """Characters of output that are kept of an attempt; None where that worker does not hold it."""
@@ -162,10 +160,6 @@ class Core:
     def now(self) -> datetime:
         """The wall clock, as the core's one clock reads it."""
         return self.clock.now()
-
-    def steady_s(self) -> float:
-        """Seconds since some moment, whatever the wall clock is set to."""
-        return self.clock.steady_s()
 
     def submit(
         self, order: Any, who: str | None = None, now: datetime | None = None, once: Asked | None = None
@@ -253,11 +247,6 @@ class Core:
         self._beaten = self.last_seq
         if self._is_stopping and not (self.links or self._insisted):
             self._parted.set()
-
-    def next_number(self) -> int:
-        """A number for a worker's connection that no other one of this process has."""
-        self._connections += 1
-        return self._connections
 
     def touch(self, link: Link) -> None:
         """This link has lines to send at the end of the batch."""

@@ -33,6 +33,8 @@ from ..base.proofs import DAEMON, WORKER, Seal
 from ..base.replies import format_refusal
 from ..base.text import escape, readable, split_options, unescape
 from ..engine import orders as o
+from ..engine.rules import Limits
+from ..host.clock import Clock
 from ..host.config import Settings
 from ..tasks.reasons import Reason, code_of, in_words, reason
 from .hello import (
@@ -75,26 +77,24 @@ class Dispatch(Protocol):
     rivals: Rivals
     last_seq: int
     settings: Settings
+    clock: Clock
+    numbers: Iterator[int]  # of workers' connections
     epoch: int
     dropped: dict[tuple[int, int], int]
 
     @property
     def admission(self) -> Admits: ...
     @property
-    def lease_s(self) -> float: ...
-    @property
-    def output_limit(self) -> int: ...
+    def limits(self) -> Limits: ...
     def output_of(self, worker: str, run: int, attempt: int) -> int | None: ...
     def drop_output(self, worker: str, run: int, size: int) -> None: ...
     def take_dropped(self, worker: str, run: int) -> int: ...
-    def next_number(self) -> int: ...
     def submit(self, order: Any, who: str | None = None, now: datetime | None = None) -> Any: ...
     def insist(self, order: Any) -> None: ...
     def wake(self) -> None: ...
     def hold_back(self, worker: str, full: bool = True) -> None: ...
     def look(self) -> datetime: ...
     def is_behind(self, now: datetime) -> bool: ...
-    def steady_s(self) -> float: ...
     def touch(self, link: Link) -> None: ...
 
 
@@ -138,7 +138,7 @@ class Link:
         if self.seal is None:
             return line
         if line.startswith(_ORDERS):
-            return self.seal.seal(line, self.core.steady_s())
+            return self.seal.seal(line, self.core.clock.steady_s())
         return f"OK n={self.seal.count}" if line == "OK" else line
 
     def flush(self, seq: int) -> None:
@@ -329,7 +329,7 @@ async def _greet(connection: Connection, core: Dispatch, outbox: Outbox) -> tupl
         raise Refusal("syntax", f"no HELLO within {HELLO_WITHIN_S:g} s")
     link = Link(
         order.name, connection.peer, outbox, core, core.look(), trio.CancelScope(), order.instance,
-        version_in(options), core.next_number(), bearer=bearer, seal=seal,
+        version_in(options), next(core.numbers), bearer=bearer, seal=seal,
     )  # fmt: skip
     outbox.on_drained = link.drained
     _take_over(core, link, order)
@@ -366,7 +366,7 @@ async def _show_token(
     if "nonce" in options:
         bearer = admits.worker_key(options.get("key", ""))
         handshake = challenge(options, bearer)
-        seal = Seal(handshake, core.steady_s(), admits.sign)
+        seal = Seal(handshake, core.clock.steady_s(), admits.sign)
         outbox.put(f"CHALLENGE {handshake.our_nonce} {handshake.proof(DAEMON)}\n".encode(), 0)
         line = await _guarded_line(connection, reader, partial(shows_proof, handshake))
         if line is None and bearer:
@@ -445,11 +445,11 @@ def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
     """Makes this the connection of that name; an older one is closed and says no more. Raises Refusal."""
     older = core.links.get(link.name)
     if older and not (link.instance and link.instance == older.instance):
-        longest_s = core.lease_s / 3 if order.running else math.inf
+        longest_s = core.limits.lease_s / 3 if order.running else math.inf
         core.rivals.change_hands(link.name, older.address, link.address, longest_s)
     core.links[link.name] = link
-    terms = f"heartbeat={core.settings.heartbeat_s:g} lease={core.lease_s:g}"
-    terms += f" output={core.output_limit} grace={core.settings.kill_grace_s:g}"
+    terms = f"heartbeat={core.settings.heartbeat_s:g} lease={core.limits.lease_s:g}"
+    terms += f" output={core.limits.output_bytes} grace={core.settings.kill_grace_s:g}"
     terms += f" epoch={core.epoch}" * bool(core.epoch)
     if order.holds_all and (had := ",".join(_outputs(core, order))):
         terms += f" had={had}"

@@ -52,7 +52,7 @@ from .executors.job import (
 from .executors.output import Output, format_output
 from .executors.processes import WORKER_MARK, kill_left
 from .reports import Reports
-from .rules import make_rules
+from .rules import Rules
 from .silence import Silence
 from .spool import Spool
 from .ways import Ways
@@ -120,7 +120,7 @@ class Agent:
         self.gone = trio.Event()
         self.fatal: Fatal | None = None  # why the daemon will have none of us
         self.was_welcome = False
-        self.rules = make_rules(settings)
+        self.rules = Rules(settings)
         self._check: Check | None = None  # of the session that begins
         self._tokens: tuple[bytes, ...] = ()  # as their file holds them at this try
         self._denied = 0  # of them, in a row

@@ -12,27 +12,32 @@ import pwd
 from contextlib import suppress
 from fnmatch import fnmatchcase
 
-from attrs import frozen
-
 from ..host.config import WorkerSettings
 from .executors.job import Order
 
 log = logging.getLogger(__name__)
 
 
-@frozen
 class Rules:
-    """Of one worker."""
+    """Of one worker; root runs as those that it was told, anybody else as himself alone."""
 
-    commands: tuple[str, ...]  # globs of those that are run; none: all
-    types: tuple[str, ...]  # the same of types
-    users: tuple[str, ...]  # whom user= may name
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._commands, self._types = settings.allow_command, settings.allow_type
+        users = settings.users if os.geteuid() == 0 else ()
+        if settings.users and not users:
+            log.warning(
+                "this worker is not root, so it runs everything as its own user; --users means nothing"
+            )
+        if not users:
+            with suppress(KeyError):  # a user without a name, as in a container
+                users = (pwd.getpwuid(os.geteuid()).pw_name,)
+        self.users = users  # whom user= may name
 
     def against(self, order: Order) -> tuple[str, str] | None:
         """Why an order is refused: a code, and words for people."""
-        if self.types and order.type not in self.types:
+        if self._types and order.type not in self._types:
             return "type", f"this worker runs no {order.type} jobs (--allow-type)"
-        if self.commands and not any(fnmatchcase(order.command, glob) for glob in self.commands):
+        if self._commands and not any(fnmatchcase(order.command, glob) for glob in self._commands):
             return "command", "its command is none of those that this worker runs (--allow-command)"
         user = order.options.get("user")
         if user is not None and user not in self.users:
@@ -42,14 +47,3 @@ class Rules:
         except OSError as error:
             return "user", str(error)
         return None
-
-
-def make_rules(settings: WorkerSettings) -> Rules:
-    """The rules of a worker; root runs as those that it was told, anybody else as himself alone."""
-    users = settings.users if os.geteuid() == 0 else ()
-    if settings.users and not users:
-        log.warning("this worker is not root, so it runs everything as its own user; --users means nothing")
-    if not users:
-        with suppress(KeyError):  # a user without a name, as in a container
-            users = (pwd.getpwuid(os.geteuid()).pw_name,)
-    return Rules(settings.allow_command, settings.allow_type, users)

@@ -23,10 +23,9 @@ from cronflowd.base.text import split_options
 from cronflowd.host.config import WorkerSettings
 from cronflowd.tasks.environment import make_environment
 from cronflowd.worker.executors import make_table, processes
-from cronflowd.worker.executors.job import Ended, Job, Order, format_done, parse_order
+from cronflowd.worker.executors.job import Ended, Job, Order, find_account, format_done, parse_order
 from cronflowd.worker.executors.output import Output
 from cronflowd.worker.executors.shell import job_environ, worker_environ
-from cronflowd.worker.executors.users import find_account
 from tests.lib.descriptors import open_descriptors
 from tests.lib.job_processes import ending_of, is_alive, wait_for
 from tests.lib.out_lines import bytes_of, texts_of

@@ -14,7 +14,7 @@ from cronflowd.host.clock import steady_now
 from cronflowd.host.config import WorkerSettings
 from cronflowd.worker.agent import Agent, Link
 from cronflowd.worker.executors.job import parse_order
-from cronflowd.worker.rules import make_rules
+from cronflowd.worker.rules import Rules
 from cronflowd.worker.spool import Spool
 from tests.lib.fake_daemon import FakeDaemon, Visitor, fake_daemon
 from tests.lib.waiting import until
@@ -161,14 +161,14 @@ def test_a_worker_has_rules_of_its_own(settings: dict[str, Any], order: str, cod
     """The daemon may be somebody else's by now."""
     if os.geteuid() != 0:
         pytest.skip("what root may is tried by root")
-    found = make_rules(WorkerSettings(**settings)).against(parse_order(f"7 1 {order}"))
+    found = Rules(WorkerSettings(**settings)).against(parse_order(f"7 1 {order}"))
     assert (found[0] if found else "") == code
 
 
 def test_who_is_not_root_runs_as_himself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """He could not become anybody else, whatever he was told."""
     monkeypatch.setattr(os, "geteuid", lambda: 1)
-    assert make_rules(WorkerSettings(users=("nobody", "root"))).users == ("daemon",)
+    assert Rules(WorkerSettings(users=("nobody", "root"))).users == ("daemon",)
 
 
 async def test_what_is_against_a_rule_is_refused_and_not_begun(spool_dir: Path) -> None:

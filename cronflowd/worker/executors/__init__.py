@@ -2,7 +2,6 @@
 
 job         what an executor is given and gives back
 output      what a job writes, bounded
-users       whom they run as
 processes   processes as jobs
 shell       shell and script
 builtin     echo, sleep and calculate

@@ -1,16 +1,20 @@
 """What an executor is given and what it gives back: an order, a job, an ending.
 
-An `Order` is one RUN line as values. A `Job` is an order that takes time: it has an output
-and can be ended from outside. `Ended` becomes the DONE line. Nothing in here knows of
-sockets or processes, so an executor can be tried by handing it a job and looking at it.
+An `Order` is one RUN line as values, with the `Account` of this machine that it runs as. A `Job`
+is an order that takes time: it has an output and can be ended from outside. `Ended` becomes the
+DONE line. Nothing in here knows of sockets or processes, so an executor can be tried by handing
+it a job and looking at it.
 """
 
 from __future__ import annotations
 
 import logging
+import os
+import pwd
 import signal
 from collections.abc import Awaitable, Callable
 from functools import cached_property
+from pathlib import Path
 
 import trio
 from attrs import define, field, frozen
@@ -19,7 +23,6 @@ from ...base.errors import Refusal
 from ...base.masks import Mask
 from ...base.text import escape, format_option, split_command, split_options
 from .output import Output
-from .users import Account, find_account
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,37 @@ NOT_RUNNABLE = 126  # the shell's code for: found, but it cannot be run
 NOT_FOUND = 127  # the shell's code for: there is no such command
 SIGNAL_BASE = 128  # the shell's way to tell signal N as an exit code: 128 + N
 MAX_WHY = 4000  # characters of a remark; escaped, one becomes six at most
+
+
+@frozen
+class Account:
+    """A user of this machine, as cron would start something for him."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]  # all that he is in
+    home: str  # `/` where his own is not there
+
+    @property
+    def is_other(self) -> bool:
+        """Whether the worker has to change to him."""
+        return self.uid != os.geteuid()
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {"HOME": self.home, "LOGNAME": self.name, "USER": self.name}
+
+
+def find_account(name: str) -> Account:
+    """Raises OSError where there is no such user."""
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise FileNotFoundError(f"there is no user {name} here") from None
+    groups = tuple(os.getgrouplist(name, found.pw_gid))
+    home = Path("/", found.pw_dir)  # without the root, an empty one would be where the worker is
+    return Account(name, found.pw_uid, found.pw_gid, groups, str(home) if home.is_dir() else "/")
 
 
 @define
