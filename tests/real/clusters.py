@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 
 from cronflowd.host.tls import client_context
-from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable
-from cronflowd.journal.lease import revoke
+from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable, revoke
 from cronflowd.journal.shared import Shared
 from tests.lib.ports import free_ports
 from tests.real.machines import Machine
