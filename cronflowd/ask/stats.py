@@ -34,14 +34,8 @@ class Tally:
 
     def row(self, period: Any) -> tuple[Any, ...]:
         ends = (self.fires[state] for state in DISPOSITIONS)
-        return (
-            period,
-            self.fires.total(),
-            *ends,
-            success_of(self.fires),
-            *_spread(self.durations),
-            *_spread(self.lates),
-        )
+        spreads = (*_spread(self.durations), *_spread(self.lates))
+        return (period, self.fires.total(), *ends, success_of(self.fires), *spreads)
 
 
 def success_of(fires: Mapping[str, int]) -> float | None:

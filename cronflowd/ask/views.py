@@ -539,7 +539,7 @@ def zone_differences(
                 continue
             told += 1
             remark = "more" if told == query.count and comparison is own else found.remark
-            row = (
+            yield (
                 task.id,
                 task.name,
                 task.spec.schedule.tz,
@@ -547,7 +547,6 @@ def zone_differences(
                 share.tell(found.new),
                 remark,
             )
-            yield row
             if told == query.count:
                 break
         yield None

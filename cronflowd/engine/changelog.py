@@ -68,11 +68,7 @@ class Was(Standing, gc=False):
 
     @property
     def name(self) -> str:
-        return (
-            self.definition.name
-            if isinstance(self.definition, TaskSpec)
-            else str(self.record.get("jobName", ""))
-        )
+        return str(self.record.get("jobName", ""))
 
     @property
     def size(self) -> int:

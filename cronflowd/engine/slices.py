@@ -20,14 +20,7 @@ from ..tasks.task import Task, read_record
 from . import facts as f
 from . import orders as o
 from .changelog import ALL
-from .definitions import (
-    AT_ONCE,
-    define_task,
-    leave_task,
-    loaded,
-    loaded_words,
-    replaced,
-)
+from .definitions import AT_ONCE, define_task, leave_task, loaded, loaded_words, replaced
 from .many import ENDS, take
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
@@ -84,11 +77,8 @@ class Slices:
         if (piece := next(self._pieces[1], None)) is not None:
             return piece if piece.tasks else o.PassOver()
         if self.undoing:
-            state.changes.leftovers += [
-                self.undoing.past.tasks,
-                self.undoing.past.revs,
-                self.undoing.then,
-            ]
+            past = self.undoing.past
+            state.changes.leftovers += [past.tasks, past.revs, self.undoing.then]
         self.undoing, self._pieces = None, (None, iter(()))
         return o.RescheduleSlice([], None) if isinstance(what, Again) else o.Note(f.BulkEnded("done"))
 
