@@ -11,6 +11,7 @@ import ctypes
 import errno
 import fcntl
 import itertools
+import logging
 import os
 import re
 import resource
@@ -25,6 +26,8 @@ from attrs import evolve, frozen
 
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.text import escape
+
+log = logging.getLogger("cronflowd.disk")
 
 LOCK_NAME = "lock"
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # the last: ulimit -f
@@ -243,11 +246,13 @@ def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
     make_directory(data)
     path = data / name
     is_ours = True
+    if (mode := stat.S_IMODE(data.stat().st_mode)) & 0o022:  # one that was there before us
+        log.warning("%s: others can change what is in it (mode %04o); chmod go-w it", data, mode)
     try:
         try:
             fd = plain(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            if error.errno != errno.EROFS:
+            if error.errno != errno.EROFS or not path.exists():
                 raise
             fd, is_ours = plain(path, os.O_RDONLY), False  # it locks as well; `check` wants no more
     except OSError as error:

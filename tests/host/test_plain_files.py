@@ -116,6 +116,16 @@ def test_what_is_no_file_is_one_error_that_says_what_it_is(
         assert caught.value.status == Exit.IO
 
 
+@pytest.mark.parametrize(("mode", "is_told"), [(0o755, False), (0o775, True), (0o777, True)])
+def test_a_directory_that_others_can_change_is_told_of(
+    mode: int, is_told: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever can put another journal, or another socket, in the place of ours gives orders here."""
+    tmp_path.chmod(mode)
+    os.close(d.lock_directory(tmp_path))
+    assert (f"others can change what is in it (mode {mode:04o})" in caplog.text) == is_told
+
+
 def test_a_broken_disk_is_not_told_as_what_is_not_allowed(tmp_path: Path) -> None:
     """`ERR denied` of a LOAD sent people to look for permissions."""
     (tmp_path / "tasks.db").touch()

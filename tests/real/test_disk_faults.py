@@ -244,7 +244,11 @@ def test_a_read_only_file_system_is_73(small: Path) -> None:
     """Told at the start, not by the first order."""
     FileJournal(small / "data")  # makes the directories
     os.close(lock_directory(small / "data"))
+    (small / "fresh").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
+    with pytest.raises(Fatal, match="lock: Read-only file system") as refused:
+        lock_directory(small / "fresh")
+    assert refused.value.status == Exit.CANNOT_CREATE
     journal = FileJournal(small / "data")
     with pytest.raises(Fatal) as refused:
         list(journal.replay())
