@@ -14,14 +14,14 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 import attrs
 from attrs import field, frozen
 
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.names import check_worker_name
-from ..schedules.zones import find_zones, parse_duration, parse_zone
+from ..schedules.zones import parse_duration, parse_zone
 
 Address = tuple[str, int]  # host and port, as a person wrote the host; port 0 means any free one
 
@@ -213,11 +213,13 @@ def _zone_of_copy(copy: Path, told: str) -> str:
     """
     from importlib.resources import files  # which takes long, and is seldom needed
 
+    usual = set[str]()  # not those called Japan, where that can be had
+    with suppress(ImportError, OSError):
+        table = (files("tzdata") / "zoneinfo" / "zone1970.tab").read_text(encoding="utf-8").splitlines()
+        usual = {line.split("\t")[2] for line in table if not line.startswith("#")}
+    names = (told, "UTC", *sorted(available_timezones(), key=lambda name: (name not in usual, name)))
     with suppress(OSError, ValueError), copy.open("rb") as file:
         here = ZoneInfo.from_file(file)
-        table = (files("tzdata") / "zoneinfo" / "zone1970.tab").read_text(encoding="utf-8").splitlines()
-        usual = {line.split("\t")[2] for line in table if not line.startswith("#")}  # not those called Japan
-        names = (told, "UTC", *sorted(find_zones(), key=lambda name: name not in usual))
         for year in (1900, 1970, 2020):  # of another release of the data, the past may be another
             weeks = [datetime(year, 1, 1, tzinfo=UTC) + timedelta(weeks=n) for n in range(52 * (2037 - year))]
             for name in filter(None, names):
