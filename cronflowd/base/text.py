@@ -98,7 +98,7 @@ def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) ->
             value, at = _option_value(key, text, at, is_typed)
             while at < len(text) and text[at] in " \t":
                 at += 1
-        if key in options:
+        if key in options or (key.startswith("header.") and key.lower() in map(str.lower, options)):
             raise Refusal("bad-option", f"{escape(key)}= is given twice")
         options[key] = value
     return at

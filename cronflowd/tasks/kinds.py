@@ -247,9 +247,10 @@ def refuse_duplicates(code: str) -> Callable[[list[tuple[str, Any]]], None]:
     def look(pairs: list[tuple[str, Any]]) -> None:
         seen: set[str] = set()
         for key, _ in pairs:
-            if key in seen:
+            same = key.lower() if key.startswith("header.") else key  # whose names are the same in any case
+            if same in seen:
                 raise Refusal(code, f'the key "{escape(key[:40])}" is given twice')
-            seen.add(key)
+            seen.add(same)
 
     return look
 

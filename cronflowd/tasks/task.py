@@ -416,7 +416,8 @@ def parse_json(text: str | bytes, what: str) -> object:
         )
         raise Refusal("bad-line", f"{what} is not valid JSON: {error}{hint}") from None
     # The decoder lets the last of two equal keys win; a slip of the hand must not pass so quietly.
-    if isinstance(value, dict) and line.count(b'":') + line.count(b'" ') > len(value):
+    is_doubtful = line.count(b'"header.') > 1  # whose names are the same in any case
+    if isinstance(value, dict) and (is_doubtful or line.count(b'":') + line.count(b'" ') > len(value)):
         try:
             json.loads(line, object_pairs_hook=refuse_duplicates("bad-line"))
         except RecursionError:
