@@ -63,7 +63,7 @@ IN_A_ROW = 3  # refusals of the journal, after which it is not asked again befor
 
 
 class Feed(Protocol):
-    """Somebody who wants to know what happens, as it happens; `see` does not fail."""
+    """Somebody who wants to know what happens, as it happens."""
 
     def see(self, fact: f.Fact, at: datetime, seq: int) -> None: ...
 
@@ -181,9 +181,8 @@ class Core:
             try:
                 for fact in facts:
                     seq += 1
-                    if self.feeds:  # of which one may leave now
-                        for feed in [*self.feeds]:
-                            feed.see(fact, now, seq)
+                    if self.feeds:
+                        self._show(fact, now, seq)
                     self.state.apply(fact, now, seq)
                 assert seq == last
             except Exception as error:
@@ -218,6 +217,15 @@ class Core:
         full, found = full or self._is_stopping, self.state.workers.get(worker)
         if found and self.state.lanes.hold_back(found, full) and not full:
             self.wake()
+
+    def _show(self, fact: f.Fact, at: datetime, seq: int) -> None:
+        """Tells the feeds; one that fails loses its place, because the fact stands in the journal already."""
+        for feed in list(self.feeds):
+            try:
+                feed.see(fact, at, seq)
+            except Exception:
+                log.exception("a watcher could not be told")
+                self.feeds.remove(feed)
 
     def insist(self, order: Any) -> None:
         """Submits what cannot be taken back, now or as soon as the journal has room again."""

@@ -38,6 +38,24 @@ class Reader:
         """And owes nothing."""
 
 
+def test_a_feed_that_fails_loses_its_place_and_nobody_else_does(caplog: pytest.LogCaptureFixture) -> None:
+    """What it was to be told stands in the journal already: to end for its sake would help nobody."""
+
+    class Seen(list[int]):
+        def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+            self.append(seq)
+
+    class Failing(Seen):
+        def see(self, fact: f.Fact, at: datetime, seq: int) -> None:
+            raise ZeroDivisionError
+
+    core, seen = make_core(PickyJournal()), Seen()
+    core.feeds += [Failing(), seen]
+    line(core, "ADD * * * * * good")
+    assert (core.feeds, len(seen)) == ([seen], 1)
+    assert "a watcher could not be told" in caplog.text
+
+
 # --- what cannot be applied -----------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -146,6 +147,17 @@ async def test_the_kernel_is_asked_to_tell_of_steps(clock: Clock, monkeypatch: p
     assert seen == [clock_module.TFD_TIMER_ABSTIME | clock_module.TFD_TIMER_CANCEL_ON_SET]
     # What <sys/timerfd.h> calls them.
     assert (clock_module.TFD_TIMER_ABSTIME, clock_module.TFD_TIMER_CANCEL_ON_SET) == (1 << 0, 1 << 1)
+
+
+def test_a_timer_that_cannot_be_had_is_an_error() -> None:
+    """No descriptor may be left; and nothing would ever be due by the timer -1."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="timerfd_create"):
+            Clock()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 async def test_what_else_the_kernel_says_is_an_error(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
