@@ -14,9 +14,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cronflowd.host.tls import client_context, make_certificates
 from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable, quote
-from cronflowd.journal.shared import Shared
 from tests.real.clusters import Etcds, Node, leader_of
-from tests.real.running import wait_until
+from tests.real.running import PATIENCE_S, wait_until
 
 
 def make_nameless(certs: Path) -> tuple[Path, Path]:
@@ -40,16 +39,16 @@ def make_nameless(certs: Path) -> tuple[Path, Path]:
 def lock(etcd: Etcd) -> None:
     """Root, and an account that may do what docs/cluster.md says; from now on all must log in."""
     for name, password in ("root", "r00t"), ("cron", "s3cret"):
-        etcd.call("auth/user/add", {"name": name, "password": password})
-        etcd.call("auth/role/add", {"name": name})
-        etcd.call("auth/user/grant", {"user": name, "role": name})
+        etcd.call("auth/user/add", {"name": name, "password": password}, PATIENCE_S)
+        etcd.call("auth/role/add", {"name": name}, PATIENCE_S)
+        etcd.call("auth/user/grant", {"user": name, "role": name}, PATIENCE_S)
     below = {
         "permType": "READWRITE",
         "key": quote(b"/cronflowd/main/"),
         "range_end": quote(b"/cronflowd/main0"),
     }
-    etcd.call("auth/role/grant", {"name": "cron", "perm": below})
-    etcd.call("auth/enable", {})
+    etcd.call("auth/role/grant", {"name": "cron", "perm": below}, PATIENCE_S)
+    etcd.call("auth/enable", {}, PATIENCE_S)
 
 
 def test_etcd_asks_for_a_certificate_and_a_password(tmp_path: Path) -> None:
@@ -87,8 +86,9 @@ def test_etcd_asks_for_a_certificate_and_a_password(tmp_path: Path) -> None:
         ):
             context = client_context(authority, *certificate or (None, None))
             stranger = Etcd(etcds.members, context=context, user="cron" if words else "", password=words)
+            patience_s = 1.0 if "certificate" in why else PATIENCE_S  # to compare a password takes etcd long
             with closing(stranger), pytest.raises((EtcdError, Unreachable), match=why):
-                Shared(stranger).last()
+                stranger.call("kv/range", {"key": quote(b"/cronflowd/main/x")}, patience_s)
     finally:
         for node in nodes:
             node.kill9()

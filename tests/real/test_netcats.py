@@ -33,13 +33,13 @@ CLIENTS = {
     "nc.traditional": "nc.traditional {host} {port}",
     "ncat": "ncat {host} {port}",
     "busybox nc": "busybox nc {host} {port}",
-    "socat": "socat - TCP:{host}:{port}",
+    "socat": "socat -t 60 - TCP:{host}:{port}",  # by itself it waits for half a second
     "curl": "curl -s --no-buffer telnet://{host}:{port}",
     "bash": "bash -c 'exec 3<>/dev/tcp/{host}/{port}; cat >&3; cat <&3'",
 }
 LOCAL_CLIENTS = {
     "nc -U": "nc.openbsd -N -U {socket}",
-    "socat": "socat - UNIX-CONNECT:{socket}",
+    "socat": "socat -t 60 - UNIX-CONNECT:{socket}",
 }
 
 SEED = [

@@ -19,7 +19,7 @@ from tests.real.running import ROOT, Daemon, StartDaemon, wait_until
 
 NETCATS = {
     "ncat": "ncat --ssl --ssl-verify --ssl-trustfile {ca} localhost {port}",
-    "socat": "socat - OPENSSL:localhost:{port},cafile={ca},verify=1,pf=ip4",
+    "socat": "socat -t 60 - OPENSSL:localhost:{port},cafile={ca},verify=1,pf=ip4",
     "openssl": "openssl s_client -quiet -4 -connect localhost:{port} -CAfile {ca}",
 }
 
