@@ -141,7 +141,11 @@ class WatchHub:
             return watcher.past(since, records, replaced, end, core.now())
 
         await core.settled(upto)
-        found: list[Entry] = await trio.to_thread.run_sync(read, limiter=READERS)
+        try:
+            found: list[Entry] = await trio.to_thread.run_sync(read, limiter=READERS)
+        except Exception:  # which is answered; what happens would be kept for a watch that is none
+            watcher.leave()
+            raise
         if self.past + len(found) > MAX_PAST + 1:  # the first one is a place
             found = watcher.past(since, None, replaced, end, core.now())
         self.past += len(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,3 +111,21 @@ def test_who_is_too_far_behind_hears_of_a_gap_instead_of_waiting(
     monkeypatch.setattr(feeds, "MAX_BEHIND", 5)
     said = play([*LIFE, "C b: WATCH since=3"], tmp_path, monkeypatch)
     assert [row.split("\t")[1] for row in rows(said, "b")] == ["gap"]
+
+
+def test_where_the_journal_cannot_be_read_nothing_is_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is refused takes no place, and nothing is made for it of all that happens."""
+
+    async def fail(function: Callable[[], Any], **_: Any) -> Any:
+        raise OSError(errno.EIO, "Input/output error", "00001.log")
+
+    async def watch() -> None:
+        async with a_world(tmp_path, {}) as world:
+            monkeypatch.setattr(trio.to_thread, "run_sync", fail)
+            said = await world.play("C", "a", "WATCH since=0")
+            assert said == ["S a: ERR internal 00001.log: Input/output error"]
+            assert (world.answers.hub.watchers, world.core.feeds) == (set(), [])
+
+    trio.run(watch)
