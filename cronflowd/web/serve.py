@@ -58,11 +58,13 @@ def run(settings: WebSettings) -> int:
     gc.freeze()  # the program itself is no garbage
     gc.set_threshold(700)
     listeners = _open(settings)
-    tokens = secrets.read_tokens(settings.token_file) if settings.token_file else ()
+    tokens: tuple[bytes, ...] = ()
     if settings.leash:
         tokens = (_read_leash(settings.leash),)
         with suppress(OSError):
             os.nice(NICE)  # where both want a core, it is the daemon's, which has jobs that are due
+    elif settings.token_file:  # the daemon's own door finds its variables, but no file that was opened for it
+        tokens = secrets.read_tokens(settings.token_file)
     return trio.run(partial(_serve, settings, listeners, tokens))
 
 
