@@ -194,7 +194,8 @@ def _tune(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in (KEEPALIVE | {"TCP_NOTSENT_LOWAT": UNSENT_LOW_BYTES}).items():
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            if option := getattr(socket, name, None):  # not every build of Python has all of them
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _peer_name(sock: socket.socket) -> str:

@@ -19,6 +19,7 @@ from cronflowd.base.addresses import origin
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.host.resources import max_descriptors
 from cronflowd.net.listeners import (
+    KEEPALIVE,
     KEPT_NEAR,
     MAX_FAREWELLS,
     MAX_LOCAL,
@@ -464,6 +465,17 @@ async def test_small_replies_leave_at_once_and_a_vanished_peer_is_noticed(listen
     sock = connection._sock
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    connection.close()
+    client.close()
+
+
+async def test_a_python_that_lacks_an_option_serves_without_it(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was built with an older C library has no name for it; the first caller would end us."""
+    monkeypatch.delattr(socket, "TCP_NOTSENT_LOWAT")
+    connection, client = await accepted(listener)
+    assert connection._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT) == KEEPALIVE["TCP_KEEPCNT"]
     connection.close()
     client.close()
 
