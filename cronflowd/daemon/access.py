@@ -498,9 +498,8 @@ class Admission:
             raise Refusal("syntax", "whose? USER PASSWORD NAME")
         if name != session.known.account and session.known.rank < ADMIN:
             raise self.deny(session, "the password of others takes the role admin", "PASSWORD")
-        if (
-            session.known.digest and session.known.rank < ADMIN
-        ):  # it may be for less than its account may, or for a day
+        # A token may be for less than its account may, or for a day.
+        if session.known.digest and session.known.rank < ADMIN:
             raise self.deny(session, "a token takes the role admin for that; AUTH USER PASSWORD", "PASSWORD")
         if name not in accounts:
             raise Refusal("not-found", "no such account")  # perhaps its name is a password

@@ -99,9 +99,8 @@ class Core:
         self.epoch = 0  # in which this node of a cluster leads
         self.certificate_until_at: datetime | None = None  # where TLS is spoken
         self.links: dict[str, Link] = {}
-        self.numbers: Iterator[int] = count(
-            1
-        )  # of workers' connections: no two of this process have the same
+        # Of workers' connections: no two of this process have the same.
+        self.numbers: Iterator[int] = count(1)
         self.rivals = Rivals()
         self.dropped: dict[tuple[int, int], int] = {}  # characters of output, by run and attempt
         self.feeds: list[Feed] = []
