@@ -91,6 +91,7 @@ def split_options(text: str, is_typed: bool = False) -> tuple[dict[str, str], st
 
 def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) -> int:
     """The same from `at` on, into `options`; returns where the words end, so that nothing is copied."""
+    headers: dict[str, str] = {}  # whose names are the same in any case
     while match := _OPTION.match(text, at):
         key, value = match.groups()
         at = match.end()
@@ -98,9 +99,10 @@ def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) ->
             value, at = _option_value(key, text, at, is_typed)
             while at < len(text) and text[at] in " \t":
                 at += 1
-        if key in options or (key.startswith("header.") and key.lower() in map(str.lower, options)):
+        same, seen = (key.lower(), headers) if key[:7] == "header." else (key, options)
+        if key in options or same in seen:
             raise Refusal("bad-option", f"{escape(key)}= is given twice")
-        options[key] = value
+        seen[same] = options[key] = value
     return at
 
 
