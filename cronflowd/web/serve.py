@@ -18,6 +18,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+import orjson
 import trio
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
@@ -39,6 +40,7 @@ from ..net.listeners import (
 )
 from .app import make_app
 from .bounds import Server, bound_websockets
+from .envelope import RETRY_AFTER_S
 from .guard import MAX_BODY_BYTES, Guard
 from .line import GATEWAY, IDLE_S, Daemon, NoGateway, Unreachable
 
@@ -190,8 +192,13 @@ class House:
 
 
 def _farewell(why: str) -> bytes:
-    body = f"{why}; try again later\n".encode()
-    return b"HTTP/1.1 503 full\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    """An answer like all others, before anything was asked."""
+    body = orjson.dumps(
+        {"success": False, "error": {"code": "too-many", "message": f"{why}; try again later"}}
+    )
+    head = f"HTTP/1.1 503 full\r\nConnection: close\r\nRetry-After: {RETRY_AFTER_S}\r\n"
+    head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
 
 
 def _read_tls(settings: WebSettings) -> ssl.SSLContext | None:
