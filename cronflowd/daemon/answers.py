@@ -475,12 +475,20 @@ class Answers:
             raise Refusal("too-many", f"this connection watches {MAX_WATCHES} times already")
         watcher = self.hub.watch(session, question.kinds, task_id, waits=question.since is not None)
         session.data.append(watcher)
-        session.is_session = session.is_live = True
         reply = Reply("watching", {"watching": True, "seq": self.core.last_seq})
-        return self._watch_on(watcher, question.since, reply) if question.since else reply
+        if question.since:
+            return self._watch_on(watcher, question.since, reply, session)
+        session.is_session = session.is_live = True
+        return reply
 
-    async def _watch_on(self, watcher: Watcher, since: q.Since, reply: Reply) -> Reply:
-        await self.hub.go_on(watcher, since, self.data)
+    async def _watch_on(self, watcher: Watcher, since: q.Since, reply: Reply, session: Session) -> Reply:
+        try:
+            await self.hub.go_on(watcher, since, self.data)
+        except Exception:  # which is answered; for a watch that is none no event is kept, and nobody stays
+            session.data.remove(watcher)
+            watcher.leave()
+            raise
+        session.is_session = session.is_live = True
         return reply
 
     def _have_place(self) -> None:

@@ -141,11 +141,7 @@ class WatchHub:
             return watcher.past(since, records, replaced, end, core.now())
 
         await core.settled(upto)
-        try:
-            found: list[Entry] = await trio.to_thread.run_sync(read, limiter=READERS)
-        except Exception:  # which is answered; what happens would be kept for a watch that is none
-            watcher.leave()
-            raise
+        found: list[Entry] = await trio.to_thread.run_sync(read, limiter=READERS)
         if self.past + len(found) > MAX_PAST + 1:  # the first one is a place
             found = watcher.past(since, None, replaced, end, core.now())
         self.past += len(found)

@@ -116,7 +116,7 @@ def test_who_is_too_far_behind_hears_of_a_gap_instead_of_waiting(
 def test_where_the_journal_cannot_be_read_nothing_is_watched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is refused takes no place, and nothing is made for it of all that happens."""
+    """What is refused takes no place, nothing is made for it of what happens, and a netcat comes back."""
 
     async def fail(function: Callable[[], Any], **_: Any) -> Any:
         raise OSError(errno.EIO, "Input/output error", "00001.log")
@@ -127,5 +127,7 @@ def test_where_the_journal_cannot_be_read_nothing_is_watched(
             said = await world.play("C", "a", "WATCH since=0")
             assert said == ["S a: ERR internal 00001.log: Input/output error"]
             assert (world.answers.hub.watchers, world.core.feeds) == (set(), [])
+            world._wires["C", "a"].leave()
+            assert await world.play("C", "b", "PING") == ["S b: PONG", "S a: (closed)"]
 
     trio.run(watch)
