@@ -91,7 +91,7 @@ def split_options(text: str, is_typed: bool = False) -> tuple[dict[str, str], st
 
 def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) -> int:
     """The same from `at` on, into `options`; returns where the words end, so that nothing is copied."""
-    headers: dict[str, str] = {}  # whose names are the same in any case
+    headers: dict[str, None] = {}
     while match := _OPTION.match(text, at):
         key, value = match.groups()
         at = match.end()
@@ -99,11 +99,19 @@ def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) ->
             value, at = _option_value(key, text, at, is_typed)
             while at < len(text) and text[at] in " \t":
                 at += 1
-        same, seen = (key.lower(), headers) if key[:7] == "header." else (key, options)
-        if key in options or same in seen:
+        if key in options or (key[0] == "h" and _is_again(key, headers)):
             raise Refusal("bad-option", f"{escape(key)}= is given twice")
-        seen[same] = options[key] = value
+        options[key] = value
     return at
+
+
+def _is_again(key: str, headers: dict[str, None]) -> bool:
+    """Whether it is a header that was said before: their names are the same in any case."""
+    same = key.lower()
+    was = same in headers
+    if key.startswith("header."):
+        headers[same] = None
+    return was
 
 
 def _option_value(key: str, text: str, at: int, is_typed: bool) -> tuple[str, int]:
