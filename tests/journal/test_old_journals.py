@@ -23,6 +23,8 @@ from cronflowd.engine.state import State
 from cronflowd.journal import history
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import Reader, unseal
+from tests.lib.engine_driver import snapshot
+from tests.lib.write_journal import write
 
 DATA = Path(__file__).parent.parent / "data"
 JOURNALS = sorted(path.parent for path in DATA.glob("journal-*/*/journal"))
@@ -98,6 +100,12 @@ def test_all_that_its_form_says_is_said_today() -> None:
 def test_there_are_such_journals() -> None:
     """A pattern that finds nothing would test nothing."""
     assert [path.name for path in JOURNALS[:2]] == ["compacted", "whole"]
+
+
+def test_another_can_be_written_whenever_facts_have_another_form(tmp_path: Path) -> None:
+    """Whoever changes their form needs it, and nobody before him."""
+    write(tmp_path)
+    assert snapshot(replayed(tmp_path / "whole")) == snapshot(replayed(tmp_path / "compacted"))
 
 
 def test_all_that_is_written_today_stands_in_the_newest() -> None:
