@@ -542,6 +542,7 @@ class CheckpointWritten(Fact):
 
 
 # --- what a checkpoint is made of: state told as facts ---
+# Runs, workers and expectations tell all fields (omit_defaults=False), since this form always did.
 
 
 class StateCarried(Fact):
