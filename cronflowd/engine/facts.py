@@ -542,6 +542,7 @@ class CheckpointWritten(Fact):
 
 
 # --- what a checkpoint is made of: state told as facts ---
+# Runs, workers and expectations tell all fields (omit_defaults=False), since this form always did.
 
 
 class StateCarried(Fact):
@@ -614,7 +615,7 @@ class FailureCarried(Fact):
     why: Reason
 
 
-class RunCarried(Fact, RunRow):
+class RunCarried(Fact, RunRow, omit_defaults=False):
     """One run that had not ended."""
 
     run: int
@@ -628,7 +629,7 @@ class RunCarried(Fact, RunRow):
     given: list[list[str]] | None = None
 
 
-class ExpectationCarried(ExpectationSet):
+class ExpectationCarried(ExpectationSet, omit_defaults=False):
     """One expectation as it was, and as it stands in the table."""
 
     set_at: datetime
@@ -636,7 +637,7 @@ class ExpectationCarried(ExpectationSet):
     text: str = ""  # what the last beat said
 
 
-class WorkerCarried(Fact, WorkerRow):
+class WorkerCarried(Fact, WorkerRow, omit_defaults=False):
     """One worker that was known."""
 
     can: list[str]

@@ -176,7 +176,7 @@ class _Writer:
         about, event = notice.about, notice.event
         told = self._find(about, event) or f.NoticeGiven(about, event, self._now, 0, 0)
         if is_withheld := self._is_withheld(notice):
-            told = replace(told, withheld=told.withheld + 1)
+            told = replace(told, withheld=told.withheld + 1, turns=False)
         else:
             more = notice.told | {"host": self._limits.host, "withheld": told.withheld or None}
             for target in targets:

@@ -54,6 +54,9 @@ from .records import (
 )
 from .replay import Replay, Tail, check_checkpoint
 
+# --- the account of all fires once more -----------------------------------------------------------
+
+
 MAX_FAULTS = 20  # more would say nothing new
 
 
@@ -152,7 +155,7 @@ _LOOKS: dict[type[f.Fact], Callable[[Audit, Any], None]] = {
 }
 
 
-# --- the account of all fires once more -----------------------------------------------------------
+# --- looking --------------------------------------------------------------------------------
 
 
 def check(data: Path, fix: bool = False) -> int:

@@ -33,6 +33,9 @@ from .index import Index, key
 from .records import Header, Reader, history_path, in_form, journal_dir, list_checkpoints, seq_of
 from .replay import Segment
 
+# --- a whole state, given to a node that has none -------------------------------------------------
+
+
 PIECE_BYTES = 1024 * 1024
 TRIES = 5  # a compaction may remove a file between the look and its opening
 
@@ -99,7 +102,7 @@ def lines_of(pieces: Iterator[bytes]) -> Iterator[bytes]:
             is_header = False
 
 
-# --- a whole state, given to a node that has none -------------------------------------------------
+# --- the past, fetched from others ----------------------------------------------------------------
 
 
 FETCHED = "fetched"  # what a file comes in

@@ -361,6 +361,7 @@ class FileJournal:
     def _next_batch(self) -> Batch | None:
         """All that is sealed; None when closed and done."""
         while True:
+            self._wake.get()  # one for each batch, so that none is left behind
             with self._lock:
                 if lines := self._lines:
                     self._lines = []
@@ -369,7 +370,6 @@ class FileJournal:
                     return Batch(lines, self._end - size, self.last - len(self._bodies), self.chain)
                 if self._closing:
                     return None
-            self._wake.get()
 
     def _commit(self, batch: Batch, agreed_s: float = 0.0) -> None:
         data, began_s = b"".join(batch.lines), time.monotonic() - agreed_s

@@ -480,9 +480,10 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
         return Every(text, tz, zone, _parse_period(argument))
     if word == "@at":
         moment_at = _parse_moment(argument, tz)
-        # An instant from now on: whatever zone it is read in later, as after --tz or on another machine.
-        kept = text if _HAS_OFFSET.search(argument) else f"@at {format_time(moment_at)}"
-        return At(kept, tz, zone, moment_at)
+        if not _HAS_OFFSET.search(argument):
+            # An instant from now on: whatever zone it is read in later, as after --tz or on another machine.
+            return parse_schedule(f"@at {format_time(moment_at)}", tz)
+        return At(text, tz, zone, moment_at)
     if word == "@on":
         return Schedule(text, tz, zone, kind="on", event=parse_event(argument))
     known = [*MACROS, "@reboot", "@every", "@at", "@after", "@on"]

@@ -24,6 +24,9 @@ from ..base.names import check_form, check_mail_address
 from ..base.text import escape
 from . import arithmetic
 
+# --- how a definition names a secret --------------------------------------------------------------
+
+
 WHOLE = re.compile(r"secret:([A-Za-z0-9._-]{1,64})")
 INSIDE = re.compile(r"\{\{secret:([A-Za-z0-9._-]{1,64})\}\}")
 _MEANT = re.compile(r"\{\{secret:(.*?)(?:\}\}|$)")
@@ -55,7 +58,7 @@ def check_reference(key: str, text: str) -> None:
             check_form(name, "secret's name")
 
 
-# --- how a definition names a secret --------------------------------------------------------------
+# --- types ------------------------------------------------------------------------------
 
 
 MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN line

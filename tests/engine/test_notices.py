@@ -193,6 +193,23 @@ def test_a_recovery_is_owed_though_a_flood_withheld_the_last_failure(monkeypatch
     assert said(driver) == ["a failed (exit 1)", "a is well again"]
 
 
+def test_only_what_was_given_turns_what_says_the_opposite() -> None:
+    """Two ends in one decision: of the second, which was withheld, nobody has heard."""
+    driver = a_driver()
+    driver.line(f"ADD name=a overlap=allow {MAIL} @daily x")
+    driver.line("RUN a")
+    driver.line("RUN a")
+    driver.pump()
+    state, now = driver.state, driver.now
+    ends = [driver.engine.decide(o.ReportEnded("w1", run, 1, 1, {}), now).facts[0] for run in (1, 2)]
+    told = notices.tell(state, driver.limits, ends, now)
+    given = [fact for fact in told if isinstance(fact, f.NoticeGiven)]
+    assert given == [
+        f.NoticeGiven("task:1", "failure", now, 1, 0, True),
+        f.NoticeGiven("task:1", "failure", now, 1, 1),
+    ]
+
+
 def test_a_change_of_state_tells_what_was_withheld_before() -> None:
     """The count is of the same event, and told with it."""
     driver = a_driver()

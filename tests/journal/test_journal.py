@@ -567,6 +567,26 @@ def test_what_was_flushed_is_committed_though_more_is_appended_before_the_commit
         assert opened.committed.upto == first  # what is not flushed may still be found wrong
 
 
+def test_a_committer_that_never_rests_keeps_no_call_that_it_has_answered(tmp_path: Path) -> None:
+    """Under load there are lines whenever a commit has ended, and that may go on for days."""
+    journal, committed, waiting = FileJournal(tmp_path), Committed(), list[int]()
+
+    def go_on(seq: int) -> None:
+        waiting.append(journal._wake.qsize())
+        if len(waiting) < 50:
+            journal.append(decision(seq), NOW)
+            journal.flush()
+        committed(seq)
+
+    journal.notify = go_on
+    assert not list(journal.replay())
+    journal.append(decision(0), NOW)
+    journal.flush()
+    committed.wait(50)
+    journal.close()
+    assert waiting == [0] * 50
+
+
 def test_a_record_that_is_too_long_is_refused(tmp_path: Path) -> None:
     """What could not be read again must not be written."""
     with Open(tmp_path) as opened:

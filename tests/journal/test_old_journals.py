@@ -9,18 +9,22 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from cronflowd.ask import accounts, commands, flows, listing, views
 from cronflowd.ask.accounts import list_secrets
 from cronflowd.ask.revisions import show_history
 from cronflowd.base.replies import format_row
-from cronflowd.engine.encoding import KINDS
+from cronflowd.engine.encoding import KINDS, decode, encode
 from cronflowd.engine.expectations import show
 from cronflowd.engine.facts import FACTS_VERSION
 from cronflowd.engine.state import State
 from cronflowd.journal import history
 from cronflowd.journal.journal import FileJournal
+from cronflowd.journal.records import Reader, unseal
+from tests.lib.engine_driver import snapshot
+from tests.lib.write_journal import write
 
 DATA = Path(__file__).parent.parent / "data"
 JOURNALS = sorted(path.parent for path in DATA.glob("journal-*/*/journal"))
@@ -84,9 +88,24 @@ def test_a_journal_of_before_is_read_as_it_was_meant(journal: Path, tmp_path: Pa
     assert "".join(lines) == golden.read_text()
 
 
+def test_all_that_its_form_says_is_said_today() -> None:
+    """Or a node of the same form, for which there is no default yet, would not understand a state."""
+    newest = DATA / f"journal-{FACTS_VERSION}"
+    for path in newest.glob("*/journal/*.jsonl"):
+        for body in [unseal(line) for line in Reader(path) if b'"fact":' in line]:
+            told, today = (orjson.loads(each) for each in (body, encode(*decode(body))))
+            assert told == {key: today.get(key) for key in told}
+
+
 def test_there_are_such_journals() -> None:
     """A pattern that finds nothing would test nothing."""
     assert [path.name for path in JOURNALS[:2]] == ["compacted", "whole"]
+
+
+def test_another_can_be_written_whenever_facts_have_another_form(tmp_path: Path) -> None:
+    """Whoever changes their form needs it, and nobody before him."""
+    write(tmp_path)
+    assert snapshot(replayed(tmp_path / "whole")) == snapshot(replayed(tmp_path / "compacted"))
 
 
 def test_all_that_is_written_today_stands_in_the_newest() -> None:

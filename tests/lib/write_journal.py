@@ -12,6 +12,8 @@ import sys
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import attrs
+
 from cronflowd.engine import access_facts as af
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
@@ -146,6 +148,7 @@ def _change_many(life: Life) -> None:
     unread = {"jobName": "unread", "schedule": "1 1 * * *", "command": "x", "tz": "Mars/Olympus"}
     life.say(f.TaskAdded(90, unread, life.now, None), f.TaskRescheduled(2, life.now + timedelta(days=1)))
     bad = Failure(life.now, 3, "failed", life.now, life.now, 7, "no server")
+    life.say(f.FailureCarried(3, *attrs.astuple(bad)))
     life.say(f.NoticeFailed("email ops@example.org", 7, "notify_7", bad, 1))
     life.pump()
 

@@ -162,6 +162,7 @@ def test_at_is_due_once() -> None:
         moment = at("2026-12-24T17:00")
         assert schedule.kind == "at"
         assert moment == schedule.next_after(ANCHOR_AT, ANCHOR_AT)
+        assert schedule is parse_schedule(schedule.text, "Europe/Paris")  # so SAVE and LOAD change nothing
         elsewhere = parse_schedule(schedule.text, "Asia/Tokyo")  # as it is kept, with another --tz
         assert moment == elsewhere.next_after(ANCHOR_AT, ANCHOR_AT)
         assert schedule.next_after(moment, ANCHOR_AT) is None
