@@ -167,7 +167,7 @@ class Etcd:
                     wrong[turn], ask_at_s = _reason(error), now_s
                 turn += 1
             look_at_s = min(question.until_s, ask_at_s if len(wrong) < count else math.inf)
-            for each in _heard(asked, look_at_s - now_s):
+            for each in _heard(asked, look_at_s - now_s) if asked else ():
                 try:
                     if (answer := self._take(each, question)) is not None:
                         return answer

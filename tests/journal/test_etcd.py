@@ -214,6 +214,21 @@ def test_where_nobody_answers_is_said(member: Callable[[Answer], Gateway]) -> No
         ask(gone, timeout_s=1.0)
 
 
+def test_where_all_refuse_no_answer_is_waited_for(
+    member: Callable[[Answer], Gateway], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asks tries again in a moment: one of them may be back long before the patience ends."""
+    gone = [member(always(200, {})) for _ in range(2)]
+    for each in gone:
+        each.shutdown()
+        each.server_close()
+    waited: list[float] = []
+    monkeypatch.setattr(etcd, "_heard", lambda asked, patience_s: waited.append(patience_s) or [])
+    with pytest.raises(Unreachable, match="refused"):
+        ask(*gone, timeout_s=PATIENCE_S)
+    assert waited == []
+
+
 def test_a_login_is_renewed_when_its_token_is_no_more(member: Callable[[Answer], Gateway]) -> None:
     """etcd's simple tokens end after five minutes, and with the member that gave them."""
     tokens = iter(("one", "two"))
