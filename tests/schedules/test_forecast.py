@@ -437,7 +437,7 @@ async def test_others_have_their_turns_meanwhile() -> None:
             turns += 1
 
     def slow_rows() -> Iterator[int | None]:
-        for number in range(5):
+        for number in range(6):
             until = perf_counter() + SLICE_S
             while perf_counter() < until:
                 pass
@@ -445,6 +445,6 @@ async def test_others_have_their_turns_meanwhile() -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(someone_else)
-        assert await gather(slow_rows()) == [1, 3]
+        assert await gather(slow_rows()) == [1, 3, 5]
         nursery.cancel_scope.cancel()
-    assert turns >= 4
+    assert turns >= 4  # in which of the first and the last pass it had one is left to chance
