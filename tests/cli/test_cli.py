@@ -336,12 +336,8 @@ def test_python_m_cronflowd_is_the_program() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"cronflowd {__version__}\n", "")
 
 
-def test_the_command_line_does_not_load_the_daemon() -> None:
-    """A worker on a small machine pays for what it uses, and `--version` for nothing."""
-    script = (
-        "import sys, cronflowd.cli.cli; "
-        "print([m for m in ('trio', 'cronflowd.daemon.daemon') if m in sys.modules])"
-    )
+def _told_by(script: str) -> str:
+    """What a Python of its own says."""
     done = subprocess.run(
         [sys.executable, "-c", script],
         cwd=ROOT,
@@ -350,7 +346,16 @@ def test_the_command_line_does_not_load_the_daemon() -> None:
         check=True,
         timeout=PATIENCE_S,
     )
-    assert done.stdout == "[]\n"
+    return done.stdout
+
+
+def test_the_command_line_does_not_load_the_daemon() -> None:
+    """A worker on a small machine pays for what it uses, and `--version` for nothing."""
+    script = (
+        "import sys, cronflowd.cli.cli; "
+        "print([m for m in ('trio', 'cronflowd.daemon.daemon') if m in sys.modules])"
+    )
+    assert _told_by(script) == "[]\n"
 
 
 def test_run_does_not_load_the_verbs() -> None:
@@ -359,30 +364,14 @@ def test_run_does_not_load_the_verbs() -> None:
         "import sys; from cronflowd.cli.cli import main; "
         "print(main(['run', 'name=x']), 'cronflowd.ask.commands' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE_S,
-    )
-    assert done.stdout == "2 False\n"
+    assert _told_by(script) == "2 False\n"
 
 
 @pytest.mark.parametrize("program", ["cronflowd.daemon.daemon", "cronflowd.worker.program"])
 def test_certificates_cost_only_who_has_some(program: str) -> None:
     """The library takes 10 MiB, and many daemons are alone and most workers near them."""
     script = f"import sys, {program}; print('cryptography' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=PATIENCE_S,
-    )
-    assert done.stdout == "False\n"
+    assert _told_by(script) == "False\n"
 
 
 def test_the_example_of_tasks_db_is_as_a_daemon_writes_it() -> None:
