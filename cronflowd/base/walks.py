@@ -197,6 +197,11 @@ class Numbered(Parted[int, T]):
             return True
         return False
 
+    @property
+    def are_made(self) -> bool:
+        """Whether none is still to be made."""
+        return not self._laters
+
     def waits(self, number: int) -> Any | None:
         """What a row will be made of; None where it is made, or there is none. Another thread may ask."""
         part = self._laters.get(number >> SLICE_BITS)

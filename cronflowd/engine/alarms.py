@@ -89,6 +89,27 @@ class Alarms(Generic[Key, Row]):
             return min(self.heap[:1] + self.old[:1])
         return self.heap[0] if self.heap else None
 
+    def beside(self, first: tuple[Any, ...], most: int) -> list[Key]:
+        """Whose entries have the very moment of the one that `first` gave, in order; nothing is taken out.
+
+        Some of them may count no more. None are found where a new heap is begun.
+        """
+        heap, at, place, found = self.heap, first[0], 0, list[Key]()
+        edge: list[tuple[tuple[Any, ...], int]] = []  # entries whose turn it may be, and where they stand
+        size = 0 if self.old else len(heap)
+        for _ in range(most):
+            behind = 2 * place + 1
+            if behind < size and heap[behind][0] == at:
+                heappush(edge, (heap[behind], behind))
+            behind += 1
+            if behind < size and heap[behind][0] == at:
+                heappush(edge, (heap[behind], behind))
+            if not edge:
+                break
+            entry, place = heappop(edge)
+            found.append(entry[-1])
+        return found
+
     def next_due(self, now: datetime) -> Key | None:
         """Whose moment has come; the earliest of them."""
         first = self.first()

@@ -28,7 +28,7 @@ from .accounts import ACCESS
 from .alarms import Alarms
 from .definitions import DEFINE, undecided_from
 from .dependencies import next_judgement
-from .fires import FIRES, fire_now, next_orphan, next_unread, out_of_bounds
+from .fires import FIRED_TOGETHER, FIRES, fire_now, fires_alone, next_orphan, next_unread, out_of_bounds
 from .flows import FLOWS, next_in_flows
 from .many import MANY, is_planned
 from .placement import PLACED_TOGETHER, choose
@@ -130,7 +130,7 @@ class Engine:
         self.state = state
         self.limits = limits or Limits()
         self.slices = Slices()
-        self._alone = 0  # so many placings are to be of one run each
+        self._alone = 0  # so many orders that could be of several are to be of one each
         self._events_aside = set[int]()  # tasks that cannot fire now for what was emitted
         self._fired = 0  # tasks whose moment was decided since runs were last placed
         # What ends goes before what begins.
@@ -198,8 +198,7 @@ class Engine:
             return silent
         if self._fired < FIRES_AHEAD or not state.lanes.ready:
             if (due := state.due.first()) and due[0] <= now:
-                self._fired += 1
-                return self._when_due(due[0], due[-1])
+                return self._when_due(due)
             if state.emitted and (task_id := self._next_on()):
                 self._fired += 1
                 return o.FireOn(task_id)
@@ -240,8 +239,8 @@ class Engine:
                 return partial(self._events_aside.discard, task_id)
             case o.PlaceRuns(places=[(run_id, _)]):
                 return state.lanes.set_aside(run_id)
-            case o.PlaceRuns():
-                self._alone = len(order.places)  # the next ones are placed one by one: some can be
+            case o.PlaceRuns(places=several) | o.FireTasks(tasks=[_, _, *_] as several):
+                self._alone = len(several)  # the next ones are decided one by one: some can be
                 return None
             case o.TellUnread(task=task_id):
                 del state.untold[task_id]
@@ -257,14 +256,26 @@ class Engine:
         alarms: Any = {kind: alarms for alarms, kind in self._alarms} | {o.MissBeat: state.beats.late}
         return alarms.get(type(order), state.due).set_aside()  # type: ignore[no-any-return]
 
-    def _when_due(self, due_at: datetime, task_id: int) -> Any:
-        state = self.state
+    def _when_due(self, first: tuple[Any, ...]) -> Any:
+        """What is done about the entry that is first of those that are due."""
+        state, task_id = self.state, first[-1]
         task = state.tasks.get(task_id)
-        if task is None or task.due_at != due_at:
+        if task is None or task.due_at != first[0]:
             return o.PassOver()
-        if state.unfinished.again is not None and state.unfinished.again.waits(task):
+        again = state.unfinished.again
+        if again is not None and again.waits(task):
             return o.RescheduleTask(task_id)
-        return o.FireTask(task_id)
+        tasks = [task_id]
+        if self._alone:
+            self._alone -= 1
+        elif again is None and state.tasks.are_made and not fires_alone(state, task):
+            for other in state.due.beside(first, FIRED_TOGETHER):
+                if (task := state.tasks.get(other)) and task.due_at == first[0] and other not in tasks:
+                    if fires_alone(state, task):
+                        break
+                    tasks.append(other)
+        self._fired += len(tasks)
+        return o.FireTasks(tasks)
 
     def next_due(self) -> datetime | None:
         """When `next_step` has something again, if nothing else happens; None = never."""

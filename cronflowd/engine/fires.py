@@ -26,13 +26,14 @@ from . import facts as f
 from . import orders as o
 from .alarms import MAX_STALE
 from .dependencies import flow_behind, standing, to_replace
-from .placement import all_targets, send_at_once
+from .placement import MAX_PLACED_CHARS, all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
 from .tables import ENDED_AT_ONCE, MIN_GRACE_S, counts, of_one_fire
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 DAY = timedelta(days=1)
+FIRED_TOGETHER = 16  # tasks in one decision, of those that are due at one moment
 MAX_LISTENERS = 10_000  # of one event, so that an EMIT stays a short record
 MAX_NAMING = 50_000  # tasks that name it, used up ones too: all are looked at
 DRAWS = 2**32
@@ -44,20 +45,37 @@ JUMPED_OVER = reason("jumped-over")
 Overlap = tuple[Reason, bool, list[f.Fact], list[Message]]
 
 
-def come(state: State, task: Task, now: datetime) -> Decision:
+def come(state: State, task: Task, now: datetime, first_run: int = 0) -> Decision:
     """A task is due: it fires, unless the clock was set forward over its moments."""
     upto_at = state.jumped_upto_at
     if upto_at and task.due_at and task.due_at <= upto_at:
         return Decision(jump(state, task, min(now, upto_at), state.jumped_by_s))
-    return fire(state, task, now)
+    return fire(state, task, now, first_run)
 
 
-def _fire_task(state: State, order: o.FireTask, now: datetime, limits: Limits) -> Decision:
-    task = state.tasks[order.task]
-    decision = come(state, task, now)
-    send_at_once(state, task, decision, now)
-    if task.spec.name in state.dependents:
-        _begin_flow(state, task, decision.facts, None, now)
+def fires_alone(state: State, task: Task) -> bool:
+    """Whether what becomes of its fire may change what becomes of those that are due with it."""
+    return task.spec.options.on == "all" or task.spec.name in state.dependents
+
+
+def _fire_tasks(state: State, order: o.FireTasks, now: datetime, limits: Limits) -> Decision:
+    decision, first_run, size = Decision(), state.next_run, 0
+    left = {worker.name: worker.free for worker in state.lanes.free.values()}
+    for task_id in order.tasks:
+        task = state.tasks[task_id]
+        fired = come(state, task, now, first_run)
+        send_at_once(state, task, fired, now, left)
+        if task.spec.name in state.dependents:
+            _begin_flow(state, task, fired.facts, None, now)
+        decision.facts += fired.facts
+        decision.messages += fired.messages
+        last: Any = fired.facts[-1]
+        if last.__class__ is f.RunQueued:
+            first_run += 1
+        size += len(fired.messages[-1][1]) if fired.messages else 0
+        # It may be due at this very instant again: a clock change brought several moments to it.
+        if size > MAX_PLACED_CHARS or getattr(last, "next_due_at", None) == task.due_at:
+            break
     return decision
 
 
@@ -75,7 +93,7 @@ def _begin_flow(
         facts.append(flow_remark(each.run, number))
 
 
-def fire(state: State, task: Task, now: datetime) -> Decision:
+def fire(state: State, task: Task, now: datetime, first_run: int) -> Decision:
     """One due moment; or, after downtime, all that were due meanwhile, in one step."""
     assert task.due_at is not None
     first, newest, moments, anchor = task.due_at, task.due_at, task.spec.moments, task.anchor_at
@@ -96,11 +114,13 @@ def fire(state: State, task: Task, now: datetime) -> Decision:
         last = moments.latest(first, chosen - SECOND, anchor) or first
         facts += pass_range(state, task, first, last, "missed", JUMPED_OVER)
     if chosen == newest:
-        decision = _start_newest(state, task, newest, now, following if newest == first else None)
+        following = following if newest == first else None
+        decision = _start_newest(state, task, newest, now, following, first_run)
     else:
         begin = moments.next_after(chosen, anchor) or newest
         facts += pass_range(state, task, begin, newest, "missed", JUMPED_OVER)  # days off, all of them
-        decision = _start(state, task, chosen, "schedule", now, moments.next_after(newest, anchor))
+        following = moments.next_after(newest, anchor)
+        decision = _start(state, task, chosen, "schedule", now, following, first_run=first_run)
     decision.facts[:0] = facts
     return decision
 
@@ -146,7 +166,7 @@ def _why_paused(state: State, task: Task, at: datetime) -> Reason:
 
 
 def _start_newest(
-    state: State, task: Task, due_at: datetime, now: datetime, following: datetime | None
+    state: State, task: Task, due_at: datetime, now: datetime, following: datetime | None, first_run: int
 ) -> Decision:
     decided = _decided(task, due_at)
     after = _after(task, due_at, decided, following)
@@ -156,7 +176,7 @@ def _start_newest(
     if late_s > MIN_GRACE_S and late_s > _patience_s(task):
         why = reason("late", late_s=round(late_s), catchup=task.spec.options.catchup)
         return Decision(_passed_one(task, "missed", due_at, why, after))
-    return _start(state, task, due_at, "schedule", now, after, decided)
+    return _start(state, task, due_at, "schedule", now, after, decided, first_run)
 
 
 def _start(
@@ -529,7 +549,7 @@ def _end_run(state: State, order: o.EndRun, now: datetime, limits: Limits) -> De
 FIRES: Rules = {
     o.EmitEvent: Rule(emit, "EMIT"),
     o.FireOn: Rule(_fire_on),
-    o.FireTask: Rule(_fire_task),
+    o.FireTasks: Rule(_fire_tasks),
     o.FireAfter: Rule(_fire_after),
     o.EndRun: Rule(_end_run),
     o.ReplaceRuns: Rule(_replace_runs),

@@ -429,8 +429,10 @@ class RescheduleTask(OfTask):
     """A moment comes of a task that has yet to be looked at again."""
 
 
-class FireTask(OfTask):
-    pass
+class FireTasks(Order):
+    """They are due; some of the last may be left to the next order."""
+
+    tasks: list[int]
 
 
 class FireOn(OfTask):

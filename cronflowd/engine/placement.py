@@ -24,6 +24,7 @@ from .secrets import Unready, filled
 from .state import State
 
 PLACED_TOGETHER = 50  # in one decision
+MAX_PLACED_CHARS = 65_536  # of orders that leave together: then it is looked whether their workers read them
 _told: list[tuple[datetime | None, str]] = [(None, "")]  # the last moment that was told, and how
 MAX_FILLED_BYTES = 128 * 1024  # of options with secrets: the order is no longer than workers are told
 
@@ -64,10 +65,13 @@ def _rank(worker: Worker, left: Mapping[str, int] | None) -> tuple[int, str]:
     return -(worker.free if left is None else left[worker.name]), worker.name
 
 
-def send_at_once(state: State, task: Task, decision: Decision, now: datetime) -> None:
+def send_at_once(
+    state: State, task: Task, decision: Decision, now: datetime, left: dict[str, int] | None = None
+) -> None:
     """A run that is being queued goes to a worker that is free; the fact that queues it says to whom.
 
-    Only where no other run waits that some free worker would take: nobody is passed.
+    Only where no other run waits that some free worker would take: nobody is passed. `left` says how
+    many slots each has where several are queued in one decision, and is kept.
     """
     queued: Any = decision.facts[-1] if decision.facts else None
     if state.lanes.ready or queued.__class__ is not f.RunQueued:
@@ -78,8 +82,10 @@ def send_at_once(state: State, task: Task, decision: Decision, now: datetime) ->
     spec = task.spec
     if spec.options.wants:
         return  # whether they can be had is looked at when it is placed
-    if worker := best_worker(spec.work, spec.options.on, state.lanes.free.values()):
+    if worker := best_worker(spec.work, spec.options.on, state.lanes.free.values(), left):
         queued.worker = worker.name
+        if left is not None:
+            left[worker.name] -= 1
         line = _order(state, queued.run, 1, task.id, spec, queued, task)
         decision.messages.append((worker.name, line))
 
@@ -151,9 +157,16 @@ def _run_head(
         words.append(format_option("cwd", options.cwd))
     words += [form(f"env.{name}", value) for name, value in options.env]
     words += [form(f"header.{name}", value) for name, value in options.headers]
-    for key in ("payload", "body", "expect", "secret", "stdin"):
-        if (value := getattr(options, key)) != getattr(DEFAULTS, key):
-            words.append(form(key, value))
+    if options.payload:
+        words.append(form("payload", options.payload))
+    if options.body:
+        words.append(form("body", options.body))
+    if options.expect != DEFAULTS.expect:
+        words.append(form("expect", options.expect))
+    if options.secret:
+        words.append(form("secret", options.secret))
+    if options.stdin:
+        words.append(form("stdin", options.stdin))
     return " ".join(words)
 
 

@@ -94,12 +94,12 @@ A walk
 backup has overlap=queue1 and retry=fixed:1:30s, and is due each minute. Worker w has one slot. (These
 lines are played by tests/engine/test_walk.py.)
 
-    12:01:00  FireTask     RunQueued                    1 sent
-    12:02:00  FireTask     RunQueued                    1 sent, 2 parked
+    12:01:00  FireTasks    RunQueued                    1 sent
+    12:02:00  FireTasks    RunQueued                    1 sent, 2 parked
     12:02:10  DropWorker   WorkerLeft                   1 sent, 2 parked
     12:02:40  LoseRun      RunEnded, RunRetried         1 delayed, 2 parked
     12:02:50  JoinWorker   WorkerJoined                 1 delayed, 2 parked
-    12:03:00  FireTask     FiresPassed                  1 delayed, 2 parked
+    12:03:00  FireTasks    FiresPassed                  1 delayed, 2 parked
     12:03:10  ReleaseRun   RunReleased                  1 queued, 2 parked
     12:03:10  PlaceRuns    RunSent                      1 sent, 2 parked
     12:03:20  ReportEnded  RunEnded                     2 queued
@@ -153,7 +153,7 @@ from .fires import (
     stop,
     targets_of,
 )
-from .placement import order_line, send_at_once
+from .placement import MAX_PLACED_CHARS, order_line, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .secrets import Unready, hidden, hide_output, let_go
 from .state import State
@@ -163,7 +163,6 @@ MAX_RERUNS = 10  # of a run with lost=rerun, beyond retry=
 LONGEST_RERUN_S = 300.0  # between two of them; the first comes at once, then 1 s, 2 s, 4 s, …
 MAX_LAST_WORDS = 5  # lines of standard error, of which the last that is not blank tells why it failed
 MAX_REMARK = 4096  # characters that a worker has to say of a run, beside the limit of its output
-MAX_PLACED_CHARS = 65_536  # of orders that leave together: then it is looked whether their workers read them
 ALWAYS_ROOM = 10_000  # runs that somebody may ask for however few tasks there may be: one task can have many
 MAX_TAIL = 100  # lines of a LOG that are searched for a late report before it is told again
 

@@ -174,7 +174,7 @@ WAITING = [
 ]  # fmt: skip
 # How two come to be due of which one is refused, what it is about, and when; then who has got through.
 DUE: dict[str, tuple[list[Any], tuple[str, object], float, Callable[[State], object]]] = {
-    "FireTask": (["ADD @every 1h a", "ADD @every 1h b"], ("task", 1), 1, fired),
+    "FireTasks": (["ADD @every 1h a", "ADD @every 1h b"], ("task", 1), 1, fired),
     "PlaceRuns": (
         ["ADD prio=high @every 1d a", "ADD @every 1d b", "DRAIN w", "RUN 1", "RUN 2", "UNDRAIN w"],
         ("run", 1), 0, lambda s: {r.id for r in s.runs.values() if r.worker},

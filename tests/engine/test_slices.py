@@ -117,19 +117,20 @@ def test_a_moment_that_comes_before_its_slice_is_looked_at_first(driver: Driver)
     assert task_due is not None
     driver.now = task_due
     orders = []
-    while isinstance(step := driver.engine.next_step(driver.now), o.RescheduleTask | o.FireTask):
+    while isinstance(step := driver.engine.next_step(driver.now), o.RescheduleTask | o.FireTasks):
         orders.append(step)
         driver.do(step)
-    fired = [order for order in orders if isinstance(order, o.FireTask)]
-    assert len({order.task for order in fired}) == len(fired)
-    assert {order.task for order in fired} <= {order.task for order in orders if order not in fired}
+    fired = [order for order in orders if isinstance(order, o.FireTasks)]
+    tasks = [task for order in fired for task in order.tasks]
+    assert len(set(tasks)) == len(tasks)
+    assert set(tasks) <= {order.task for order in orders if order not in fired}
 
 
 def test_a_moment_that_was_set_forward_over_stays_so_only_for_those_it_went_over(driver: Driver) -> None:
     """A one-off of a file, whose time has passed since, was not jumped over and is judged by its grace."""
     driver.now += timedelta(hours=30)
     driver.do(o.NoticeStep(30 * 3600.0))
-    assert isinstance(driver.engine.next_step(driver.now), o.FireTask)
+    assert isinstance(driver.engine.next_step(driver.now), o.FireTasks)
     driver.pump()
     assert driver.state.jumped_upto_at == driver.now
     whys = {in_words(fact.why) for fact in driver.state.recent if fact.state == "missed"}
@@ -518,7 +519,7 @@ def test_what_is_due_goes_on_meanwhile(driver: Driver) -> None:
     """Two million tasks take a minute to load; nobody else's job may be late for that."""
     driver.now = min(task.due_at for task in driver.state.tasks.values() if task.due_at)
     driver.line("CLEAR")
-    assert isinstance(driver.engine.next_step(driver.now), o.FireTask)
+    assert isinstance(driver.engine.next_step(driver.now), o.FireTasks)
     driver.pump()
     assert driver.state.tasks == {}
 

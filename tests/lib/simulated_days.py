@@ -333,7 +333,7 @@ class Life(Driver):
     # --- the daemon ---
 
     def do(self, order: Any) -> Decision:
-        overdue = [] if isinstance(order, o.FireTask) else self._overdue()
+        overdue = [] if isinstance(order, o.FireTasks) else self._overdue()
         decision = super().do(order)
         told = {fact.task for fact in decision.facts if isinstance(fact, f.FiresPassed | f.RunQueued)}
         for task_id in set(overdue) - told:
