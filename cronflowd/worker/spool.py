@@ -56,7 +56,8 @@ class Spool:
         self._is_broken = False  # a write failed; what the file holds is unknown
         self._again_at = 0.0  # steady; before that it is not tried again
         self._lock = lock_directory(directory)
-        self._file = plain(directory / "reports", os.O_RDWR | os.O_CREAT | os.O_APPEND)
+        self._path = directory / "reports"
+        self._file = plain(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
     def close(self) -> None:
         """Gives the directory back."""
@@ -76,7 +77,7 @@ class Spool:
 
     def load(self) -> tuple[dict[str, str], list[str]]:
         """What an earlier worker left: (its unacknowledged reports, the runs it was still running)."""
-        content = read_small(self.directory / "reports", MAX_BYTES).decode(errors="replace")
+        content = read_small(self._path, MAX_BYTES).decode(errors="replace")
         reports, running = _replay(content)
         if content and not content.startswith(_VERBS):
             log.error("%s/reports: it holds no reports; what it may have known is forgotten", self.directory)
@@ -114,7 +115,7 @@ class Spool:
         if self._is_broken and steady_now() < self._again_at:
             self._lines.clear()  # all that is true is written then
             return
-        is_here = is_at(self._file, self.directory / "reports")
+        is_here = is_at(self._file, self._path)
         if self._is_broken or not is_here or self._is_untidy(reports, running):
             self.rewrite(reports, running)
             return
@@ -146,7 +147,7 @@ class Spool:
             os.ftruncate(self._file, 0)
         except OSError:
             return False
-        if not is_at(self._file, self.directory / "reports"):
+        if not is_at(self._file, self._path):
             return False
         self._size = 0
         return True
@@ -172,7 +173,7 @@ class Spool:
             new.write_bytes(content)
             new.chmod(_WHOLE)
             file = os.open(new, os.O_RDWR | os.O_APPEND)
-            new.rename(self.directory / "reports")
+            new.rename(self._path)
         except OSError as error:
             self._break(error)
             if error.errno in NO_SPACE:
