@@ -127,11 +127,12 @@ def format_status(reply: Reply, as_json: bool, rows: int = 0) -> str:
     """The status line without its end."""
     if reply.text == "PONG":
         return to_json({"ok": True, "pong": True}) if as_json else "PONG"
-    counted = {reply.count_key: rows} if reply.count_key else {}
     if as_json:
+        counted = {reply.count_key: rows} if reply.count_key else {}
         values = {key: _json_value(value) for key, value in reply.values.items()}
         return to_json({"ok": True} | counted | values)
-    return " ".join(["OK", *map(str, counted.values()), *([reply.text] if reply.text else [])])
+    counted_text = f" {rows}" if reply.count_key else ""
+    return f"OK{counted_text} {reply.text}" if reply.text else f"OK{counted_text}"
 
 
 def format_refusal(refusal: Refusal, as_json: bool) -> str:

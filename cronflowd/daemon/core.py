@@ -206,8 +206,7 @@ class Core:
             if order := order_in(line):
                 self.insist(UnsendRuns(worker, (order,)))
             return
-        link.send(line)
-        if link.owes_much:
+        if link.send(line):
             link.is_held_back = True  # until all of it has left
             self.hold_back(worker)
 

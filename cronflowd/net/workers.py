@@ -64,7 +64,9 @@ MAX_HELLO_BYTES = 1024  # before authentication, where that is asked for
 FAREWELL_S = 1.0
 MAX_OWED_BYTES = 1 << 20  # a worker that is owed more is given no more runs until it has taken that
 BEATS_MISSED = 3
-SLICE_LINES = 200  # after so many reports the others have their turn
+# After so many reports the others have their turn. A run has two: so more end than a client can ask for
+# in its own slice, or they would pile up, and one that waits in line costs a third more.
+SLICE_LINES = 500
 FEW_LINES = 20  # the same while moments that have come wait: a run that starts late is worse than a late ACK
 MAX_OFFSET_S = 2.0  # a worker's clock that is less wrong is not worth a word
 
@@ -123,15 +125,16 @@ class Link:
     seal: Seal | None = None  # puts on its orders what shows that they are ours, where it proved itself
     most_owed: int = field(init=False)  # bytes that may wait for it while it is given runs, and listened to
 
-    def send(self, line: str) -> None:
-        """Queues a line; it leaves when all that was decided up to now is on disk."""
+    def send(self, line: str) -> bool:
+        """Queues a line, which leaves when all that was decided is on disk. Whether it owes much now."""
         if not self.pending:
             self.core.touch(self)
-        data = self._sealed(line).encode() + b"\n"
+        data = (line if self.seal is None else self._sealed(line)).encode() + b"\n"
         self.pending.append(data)
         self.pending_bytes += len(data)
         if line.startswith("RUN "):
             self.orders.append((self.given_bytes + self.pending_bytes, line))
+        return self.outbox.pending_bytes + self.pending_bytes > self.most_owed
 
     def _sealed(self, line: str) -> str:
         """As it leaves, where orders have to show whose they are."""
@@ -498,7 +501,7 @@ async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader
         link.last_seen_at = batch.now = core.look()
         try:
             for item in reader.take(FEW_LINES if core.is_behind(batch.now) else SLICE_LINES):
-                batch.take(_text(item))
+                batch.take(item if type(item) is str else _text(item))
         finally:
             batch.close()
         if reader.has_lines and connection.has_ended:

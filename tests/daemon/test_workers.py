@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +15,12 @@ import trio
 import trio.testing
 from attrs import evolve
 
+from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.net import poller, workers
+from cronflowd.net.clients import serve_client
 from cronflowd.net.listeners import Connection
 from cronflowd.net.workers import FEW_LINES, MAX_OWED_BYTES, SLICE_LINES, serve_worker
 from cronflowd.tasks.reasons import in_words
@@ -512,6 +515,34 @@ async def test_reports_that_come_all_at_once_are_taken_a_few_in_a_turn(
     assert wire.take_lines()[1:] == ["ACK 7 1"] * 5000
     assert core.state.workers["a"].leaving
     assert 0 < max(turns) <= 4 * SLICE_LINES  # a beat takes a few turns of the loop
+
+
+class Eager(Wire):
+    """A worker that has done what it is told to at once."""
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        orders = [words.split(b" ", 3)[1:3] for words in bytes(data).splitlines() if words[:4] == b"RUN "]
+        for run, attempt in orders:
+            self.say(f"STARTED {int(run)} {int(attempt)}\nDONE {int(run)} {int(attempt)} 0")
+        return len(data)
+
+
+async def test_whoever_asks_for_runs_does_not_outrun_who_ends_them(
+    core: Core, connect: Connect, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """All at once they would wait in line, and each of them would cost a third more."""
+    many = list[int]()
+    core.on_pass = lambda: many.append(len(core.state.runs))
+    worker, client = Eager("192.0.2.9:1"), Wire("192.0.2.9:2")
+    connect(worker)
+    worker.say("HELLO name=a slots=1000")
+    line(core, "ADD name=t overlap=allow 0 0 1 1 * x")
+    nursery.start_soon(serve_client, client, Answers(core, tmp_path), core.settings)
+    client.say("RUN t\n" * 5000 + "QUIT")
+    await until_quiet()
+    assert len(client.take_lines()) == 5001
+    assert sum(core.state.totals.values()) == 5000
+    assert 0 < max(many) <= 1000
 
 
 async def test_moments_that_have_come_go_before_reports(
