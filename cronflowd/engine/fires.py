@@ -54,8 +54,12 @@ def come(state: State, task: Task, now: datetime, first_run: int = 0) -> Decisio
 
 
 def fires_alone(state: State, task: Task) -> bool:
-    """Whether what becomes of its fire may change what becomes of those that are due with it."""
-    return task.spec.options.on == "all" or task.spec.name in state.dependents
+    """Whether what becomes of its fire may change what becomes of those that are due with it.
+
+    One that wants secrets waits for its place, where nobody passes it.
+    """
+    options = task.spec.options
+    return options.on == "all" or bool(options.wants) or task.spec.name in state.dependents
 
 
 def _fire_tasks(state: State, order: o.FireTasks, now: datetime, limits: Limits) -> Decision:

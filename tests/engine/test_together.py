@@ -94,6 +94,21 @@ def test_whose_fire_others_hear_of_is_decided_alone() -> None:
     assert fired == [[1], [2], [3, 4]]
 
 
+def test_nobody_passes_one_whose_secrets_are_looked_at_first() -> None:
+    """Its order is made in a decision of its own, and the last free slot is its all the same."""
+    driver = Driver()
+    driver.line("ADD name=a prio=high env.A=secret:none * * * * * a")
+    driver.line("ADD name=b prio=low * * * * * b")
+    driver.do(o.JoinWorker("w", 1, {}, ("shell",), "here", ()))
+    driver.now += timedelta(minutes=1)
+    steps = []
+    while order := driver.engine.next_step(driver.now):
+        steps.append(order)
+        driver.do(order)
+    assert steps[:2] == [o.FireTasks([1]), o.FireTasks([2])]
+    assert steps[2] == o.PlaceRuns([(1, "w")])
+
+
 moments = st.integers(0, 3).map(lambda number: datetime(2030, 1, 1, 0, number, tzinfo=UTC))
 
 
