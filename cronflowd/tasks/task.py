@@ -72,6 +72,9 @@ class Pause:
     until_at: datetime | None = None
     why: str = ""
 
+    def is_over(self, at: datetime) -> bool:
+        return self.until_at is not None and self.until_at <= at
+
     @property
     def record(self) -> dict[str, str]:
         """The inverse of `_take_pause`."""
