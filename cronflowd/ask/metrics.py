@@ -142,7 +142,7 @@ def _families(state: State, tally: Tally, now: datetime) -> Iterator[Family]:
     about: dict[str, tuple[str, dict[str, float]]] = {
         "worker_up": ("Whether the worker is connected.", {w.name: int(w.connected) for w in workers}),
         "worker_slots": ("Runs that the worker takes at once.", {w.name: w.slots for w in workers}),
-        "worker_busy": ("Runs that the worker holds.", {w.name: len(w.runs) for w in workers}),
+        "worker_busy": ("Runs that the worker holds.", {w.name: w.busy for w in workers}),
     }
     for name, (what, values) in about.items():
         yield Family(name, "gauge", what, [({"worker": worker}, value) for worker, value in values.items()])

@@ -571,7 +571,7 @@ def list_workers(
         (
             worker.name,
             "contested" if worker.state == "ready" and is_contested(worker.name) else worker.state,
-            worker.slots, len(worker.runs),
+            worker.slots, worker.busy,
             ",".join(f"{key}={value}" for key, value in sorted(worker.labels.items())),
             worker.since_at, seen(worker.name)[0] or worker.since_at, worker.address,
             ",".join(_told_can(worker)), seen(worker.name)[1] or None,

@@ -117,7 +117,11 @@ def _what_it_is(task: Task | None, at: datetime, found: Found, is_asked: bool) -
         "manual": f"{task.name} was started by hand (RUN)",
         "reboot": f"{task.name} starts with the daemon (@reboot)",
         "after": f"{task.name} fires when all that it waits for has ended (@after)",
-    }.get(by, f"a moment of {task.name}: {describe(task.spec.schedule, bool(task.spec.options.start_at))}")
+    }.get(by, f"a moment of {task.name}: {_means(task)}")
+
+
+def _means(task: Task) -> str:
+    return describe(task.spec.schedule, task.spec.options.start_at is not None)
 
 
 def _is_moment(task: Task, at: datetime) -> bool:
@@ -170,7 +174,7 @@ def explain_unknown(state: State, task: Task, at: datetime, now: datetime) -> tu
     if rows:
         rows += _nearest(task, to_instant(to_seconds(at)))
         return [(None, text) for text in rows], "not-due"
-    due: Row = (at, f"a moment of {task.name}: {describe(task.spec.schedule)}")
+    due: Row = (at, f"a moment of {task.name}: {_means(task)}")
     if at > now:
         return [due, *((None, text) for text in _what_will_be(state, task, at))], "pending"
     if at <= task.anchor_at:
@@ -184,7 +188,7 @@ def explain_never(state: State, task: Task) -> list[Row]:
     rows: list[Row] = [(task.anchor_at, f"{task.name} was added; it has not been due since")]
     if task.spec.unread:
         return [*rows, (None, in_words(task.spec.unread.reason))]
-    next_text = "its next moment" if task.due_at else f"no moment is to come: {describe(task.spec.schedule)}"
+    next_text = "its next moment" if task.due_at else f"no moment is to come: {_means(task)}"
     return [*rows, (task.due_at, next_text), *tell_waiting(state, task)]
 
 
@@ -207,10 +211,11 @@ def _why_not_due(task: Task, at: datetime) -> Iterator[str]:
     if task.spec.unread:
         yield in_words(task.spec.unread.reason)
         return
-    if bound := out_of_bounds(task.spec, at):
+    bound = out_of_bounds(task.spec, at)
+    if bound:
         yield f"it is {in_words(bound)}"
     if schedule.kind in ("reboot", "after", "on", "unreadable"):
-        yield f"no clock starts it: {describe(schedule)}"
+        yield f"no clock starts it: {_means(task)}"
         return
     if why := why_unscheduled(at):
         yield f"it {why}"
@@ -219,16 +224,17 @@ def _why_not_due(task: Task, at: datetime) -> Iterator[str]:
         yield f"spread= moves every moment by {moments.shift}; without it:"
         at -= moments.shift
     if isinstance(schedule, Every | At):
-        yield f"it is due {describe(schedule)}"
+        yield f"it is due {_means(task)}"
         return
     cron = schedule.as_cron(task.anchor_at)
     if cron:
-        yield from _by_fields(cron, at)
+        yield from _by_fields(cron, at, bool(bound))
     if schedule.rule:
-        yield f"it is due {describe(schedule)}"
+        yield f"it is due {_means(task)}"
 
 
-def _by_fields(cron: Cron, at: datetime) -> Iterator[str]:
+def _by_fields(cron: Cron, at: datetime, is_told: bool) -> Iterator[str]:
+    """What each field says of it; if none is against it, the clock is, unless something else `is_told`."""
     seconds = to_seconds(at)
     local = at.astimezone(cron.zone.info)
     there = f"{local:%H:%M:%S} on {DAY_NAMES[(local.weekday() + 1) % 7]}, {local:%Y-%m-%d}, in {cron.tz}"
@@ -237,7 +243,9 @@ def _by_fields(cron: Cron, at: datetime) -> Iterator[str]:
     words = dict(zip(_FIELDS, MACROS.get(cron.text, cron.text).split(), strict=False))
     for name in missed:
         yield _tell_field(name, words if cron.rule is None else {}, local)
-    if not missed:
+    if at.microsecond:
+        yield "a moment is a whole second"
+    elif not (missed or is_told):
         yield "the fields name it, and yet it is not due: the clock changes there, see NEXT"
 
 

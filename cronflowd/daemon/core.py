@@ -19,10 +19,10 @@ from __future__ import annotations
 import gc
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, islice
 from threading import get_ident
 from time import perf_counter
 from typing import Any, Protocol
@@ -35,7 +35,7 @@ from ..engine.engine import Engine
 from ..engine.once import Asked
 from ..engine.orders import BulkSlice, NoticeStep, UnsendRuns
 from ..engine.rules import Decision, Limits
-from ..engine.runs import held_run
+from ..engine.runs import held_run, unwanted
 from ..engine.state import State
 from ..host import resources
 from ..host.clock import STEP_S, Clock
@@ -58,6 +58,7 @@ RETRY_S = 1.0  # what the journal refused is tried again so much later
 NO_ROOM = ("disk-full", "busy")
 MAX_DROPPED = 1000  # runs whose output was dropped, before those that have ended are looked for
 MAX_REFUSED = 1000  # that are known to have been told of
+MAX_BESIDE = 1000  # runs of one worker that are its own no more: what a HELLO can name is without end
 ASIDE_S = 10.0  # and what a rule refused
 IN_A_ROW = 3  # refusals of the journal, after which it is not asked again before that
 
@@ -215,6 +216,23 @@ class Core:
         full, found = full or self._is_stopping, self.state.workers.get(worker)
         if found and self.state.lanes.hold_back(found, full) and not full:
             self.wake()
+
+    def count_beside(self, worker: str, named: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+        """What a worker goes on with that is its own no more takes its slots as well; the answer is that."""
+        found = self.state.workers[worker]
+        own = {(run.id, run.attempt) for run in self.state.held(found)}
+        # What is told to end has ended in a moment.
+        others = (each for each in named if each not in own and not unwanted(self.state, *each))
+        found.beside = set(islice(others, min(found.slots, MAX_BESIDE)))
+        self.state.lanes.recount(found)
+        return found.beside
+
+    def end_beside(self, worker: str, run: int, attempt: int) -> None:
+        """It has told the end of such a one."""
+        found = self.state.workers.get(worker)
+        if found and (run, attempt) in found.beside:
+            found.beside.remove((run, attempt))
+            self.state.lanes.recount(found)
 
     def _show(self, fact: f.Fact, at: datetime, seq: int) -> None:
         """Tells the feeds; one that fails loses its place, because the fact stands in the journal already."""

@@ -83,7 +83,7 @@ class Files:
             aside = await trio.to_thread.run_sync(tasks_file.keep_edited, path)
             log.warning("%s was edited by hand; that version is kept as %s", path, aside)
 
-        count, tasks = 0, self.core.state.tasks
+        count, tasks, now = 0, self.core.state.tasks, self.core.now()
 
         def definitions() -> Iterator[tuple[int, Definition]]:
             nonlocal count
@@ -99,6 +99,8 @@ class Files:
                     spec = None if task is None or task.is_notice else task.as_saved
                 if number in before:  # which is looked at last
                     spec = before[number]
+                if isinstance(spec, TaskSpec) and spec.pause and spec.pause.is_over(now):
+                    spec = spec.bare
                 if spec:
                     count += 1
                     yield number, spec

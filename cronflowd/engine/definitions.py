@@ -478,7 +478,7 @@ def _resume(state: State, order: o.ResumeTasks, now: datetime, limits: Limits) -
         return Decision(facts, Reply(f"{count} resumed", {"resumed": count}))
     if state.is_all_paused(now):
         raise Refusal("busy", "everything is paused; RESUME all lifts that")
-    paused = [task for task in tasks if task.paused]
+    paused = [task for task in tasks if task.is_paused(now)]
     facts = [f.TaskResumed(task.id) for task in paused]
     return Decision(facts, Reply(f"{len(paused)} resumed", {"resumed": len(paused)}))
 

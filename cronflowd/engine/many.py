@@ -77,7 +77,7 @@ def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, 
             spec = set_spec(state, task, order.words, now) if kind == "set" else None
             if kind == "remove":
                 check_leaving(state, task, order.force, found, lambda name: state.names.get(name) in found)
-        if (kind != "resume" or task.paused) and not (spec and spec.record == task.spec.record):
+        if (kind != "resume" or task.is_paused(now)) and not (spec and spec.record == task.spec.record):
             plan.append((task.id, spec))
     yield from found.let_all_go()
     return plan

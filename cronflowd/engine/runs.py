@@ -489,7 +489,7 @@ def _join(state: State, order: o.JoinWorker, now: datetime, limits: Limits) -> D
     kills = [
         (order.name, f"KILL {run} {attempt}")
         for run, attempt in order.running
-        if _unwanted(state, run, attempt)
+        if unwanted(state, run, attempt)
     ]
     return Decision([joined, *_never_taken(state, order, now)], None, kills)
 
@@ -507,7 +507,7 @@ def _never_taken(state: State, order: o.JoinWorker, now: datetime) -> list[f.Fac
     return _all_unsent(state, unknown, now)
 
 
-def _unwanted(state: State, run_id: int, attempt: int) -> bool:
+def unwanted(state: State, run_id: int, attempt: int) -> bool:
     """Whether work that a worker still does must stop: cancelled, or done again elsewhere."""
     run = state.runs.get(run_id)
     if run is not None:

@@ -274,7 +274,7 @@ def _send(state: Tables, run: Run, task: Task | None, name: str, at: datetime) -
     if worker := state.workers.get(name):
         run.instance = worker.instance
         worker.runs.add(run.id)
-        if len(worker.runs) >= worker.slots:
+        if worker.beside or len(worker.runs) >= worker.slots:
             state.lanes.recount(worker)
     if run.spec.options.timeout_s or state.common.timeout_s:
         state.timeouts.set(run.id, run)
@@ -454,7 +454,7 @@ def _worker_joined(state: Tables, fact: f.WorkerJoined, at: datetime, seq: int) 
 
 
 def _away(state: Tables, worker: Worker, at: datetime, lease_until_at: datetime) -> None:
-    worker.connected, worker.since_at = False, at
+    worker.connected, worker.since_at, worker.beside = False, at, set()
     for run in state.held(worker):
         if run.lease_until_at is None:
             state.lease(run, lease_until_at)

@@ -16,7 +16,7 @@ import logging
 import math
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -95,6 +95,8 @@ class Dispatch(Protocol):
     def insist(self, order: Any) -> None: ...
     def wake(self) -> None: ...
     def hold_back(self, worker: str, full: bool = True) -> None: ...
+    def count_beside(self, worker: str, named: Iterable[tuple[int, int]]) -> set[tuple[int, int]]: ...
+    def end_beside(self, worker: str, run: int, attempt: int) -> None: ...
     def look(self) -> datetime: ...
     def is_behind(self, now: datetime) -> bool: ...
     def touch(self, link: Link) -> None: ...
@@ -122,6 +124,7 @@ class Link:
     rtt_s: float | None = None  # what it measured from one BEAT to the answer
     last_age_s: float | None = None  # its last BEAT's time less ours: its clock less how long that waited
     bearer: Bearer | None = None  # whose token it showed, if it did
+    beside: Collection[tuple[int, int]] = ()  # (run, attempt): goes on there, and is its own no more
     seal: Seal | None = None  # puts on its orders what shows that they are ours, where it proved itself
     most_owed: int = field(init=False)  # bytes that may wait for it while it is given runs, and listened to
 
@@ -459,6 +462,7 @@ def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
     link.send(f"OK {link.name} {terms}")
     try:
         core.submit(replace(order, connection=link.number))
+        link.beside = core.count_beside(link.name, order.running)
     except BaseException:
         # It never came: whoever was connected still is.
         link.drop_pending()
@@ -608,6 +612,8 @@ class Batch:
             self._report_output(int(run), [])
         order = o.ReportEnded(self.link.name, int(run), int(attempt), int(exit_code), details, began)
         self.core.submit(order, None, self.now)
+        if self.link.beside:
+            self.core.end_beside(self.link.name, order.run, order.attempt)
 
     def _refused(self, rest: str) -> None:
         run, attempt, code, more = _read("REFUSED", rest)
@@ -615,6 +621,8 @@ class Batch:
         why = readable(unescape(details.get("why", "")))
         self._flush()
         self._submit(o.ReportRefused(link.name, int(run), int(attempt), code, why, "held" in details))
+        if link.beside and "held" not in details:
+            self.core.end_beside(link.name, int(run), int(attempt))
         self.core.admission.order_refused(link.name, link.address, run, f"{code}: {why}")
 
     def _beat(self, rest: str) -> None:

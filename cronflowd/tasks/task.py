@@ -72,6 +72,9 @@ class Pause:
     until_at: datetime | None = None
     why: str = ""
 
+    def is_over(self, at: datetime) -> bool:
+        return self.until_at is not None and self.until_at <= at
+
     @property
     def record(self) -> dict[str, str]:
         """The inverse of `_take_pause`."""
@@ -528,11 +531,20 @@ class Worker(WorkerRow, kw_only=True):
 
     can: frozenset[str]
     runs: set[int] = msgspec.field(default_factory=set)
+    # (run, attempt): named in its HELLO and its own no more, such as one that was given up. They go on there
+    # until it tells their end; no fact, since it names them anew whenever it comes.
+    beside: set[tuple[int, int]] = msgspec.field(default_factory=set)
+
+    @property
+    def busy(self) -> int:
+        return len(self.runs) + len(self.beside)
 
     @property
     def free(self) -> int:
-        takes_runs = self.connected and not (self.draining or self.leaving)
-        return self.slots - len(self.runs) if takes_runs else 0
+        if not self.connected or self.draining or self.leaving:
+            return 0
+        free = self.slots - len(self.runs)
+        return free - len(self.beside) if self.beside else free
 
     @property
     def takes_runs(self) -> bool:

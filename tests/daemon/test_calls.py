@@ -37,7 +37,13 @@ class Bench:
         self.core = Core(State("UTC"), self.journal, cast(Any, self.clock), Limits())
         self.sent: list[str] = []
         link: Any = SimpleNamespace(
-            name="w1", dropped={}, send=self.sent.append, owes_much=False, number=1, last_seen_at=START
+            name="w1",
+            dropped={},
+            send=self.sent.append,
+            owes_much=False,
+            number=1,
+            last_seen_at=START,
+            beside=(),
         )
         self.core.links["w1"] = link
         self.core.submit(StartDaemon("1", "UTC"))

@@ -35,6 +35,7 @@ class Life:
 
     name = "w1"
     owes_much = False
+    beside = ()
     last_seen_at = datetime(2030, 1, 1, tzinfo=UTC)
 
     def __init__(self) -> None:
