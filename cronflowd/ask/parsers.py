@@ -32,6 +32,7 @@ from ..tasks.options import (
 )
 from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule, check_phrase_rest
 from ..tasks.task import ENDED, TaskSpec, make_spec, parse_json, parse_record
+from . import events
 from . import grammar as g
 from . import questions as q
 from .grammar import Context, Parser, WrongWords
@@ -504,14 +505,14 @@ dependencies = g.one_at_most(q.ShowDependencies, "task")
 def watch(text: str, context: Context) -> q.Watch:
     words, options = g.split_words(text, "id", "since")
     kinds = frozenset(word.lower() for word in words)
-    if unknown := kinds - {"tasks", "runs", "workers"}:
-        hint = meant(min(unknown), ("tasks", "runs", "workers"), {"tasks": "jobs", "workers": "nodes"})
+    if unknown := kinds.difference(events.ALL_KINDS):
+        hint = meant(min(unknown), events.ALL_KINDS, {"tasks": "jobs", "workers": "nodes"})
         raise WrongWords(f'"{escape(min(unknown)[:40])}" cannot be watched{hint}')
     since = re.fullmatch(r"([0-9]{1,18})(?:\.([0-9]))?", options.get("since", "0"))
     if since is None:
         raise Refusal("bad-option", "since=: this is the last column of a row of WATCH, as in since=1234")
     place = q.Since(int(since[1]), int(since[2] or 0)) if "since" in options else None
-    return q.Watch(kinds or frozenset({"tasks", "runs", "workers"}), options.get("id"), place)
+    return q.Watch(kinds or frozenset(events.KINDS), options.get("id"), place)
 
 
 def clock_changes(text: str, context: Context) -> q.ShowClockChanges:

@@ -4,6 +4,9 @@ Each event is read once and made the text of server-sent events once; every read
 bytes. The newest are kept, so one who was cut off (`Last-Event-ID`) goes on where it was. If that is
 longer ago, the reader has a WATCH of its own until it meets what comes to all. A reader that does not
 keep up is cut off: it comes again, and misses nothing. Nor does anybody when the daemon is started anew.
+
+The one WATCH is the gateway's own, which no change of an account ends. So it tells of such changes, too, and
+what comes behind one is sent to nobody before the daemon has said again that he may look.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ AGAIN_S = 1.0  # when the daemon does not answer
 BEAT = b": beat\n\n"
 HEADERS = {"X-Accel-Buffering": "no"}
 KIND = "text/event-stream"
+WHO_MAY = frozenset({"account-set", "account-removed", "token-revoked", "login-ended"})
 
 
 @frozen(slots=True)
@@ -67,6 +71,7 @@ class Reader:
     job: int | None = None  # only what is about it
     events: deque[Event] = field(factory=deque)
     is_cut: bool = False
+    is_doubted: bool = True  # who may look has changed, or may have while nobody told of it
     _woken: trio.Event = field(factory=trio.Event)
 
     def tell(self, event: Event) -> None:
@@ -74,6 +79,10 @@ class Reader:
             return
         self.events.append(event)
         self.is_cut |= len(self.events) > MAX_BEHIND
+        self._woken.set()
+
+    def doubt(self) -> None:
+        self.is_doubted = True
         self._woken.set()
 
     async def wait(self, for_s: float) -> None:
@@ -150,14 +159,24 @@ class Feed:
 
     async def _follow(self, begun: trio.Event) -> None:
         last = self.kept[-1].seq if self.kept else self._after
-        async with self._daemon.follow(line("WATCH", since=last or None), GATEWAY) as connection:
+        said = line("WATCH", "tasks", "runs", "workers", "accounts", since=last or None)
+        async with self._daemon.follow(said, GATEWAY) as connection:
             await connection.begin()
             begun.set()
+            self._doubt()
             while self.readers:
-                event = to_event(await connection.read_row())
+                row = await connection.read_row()
+                if row["event"] in WHO_MAY:
+                    self._doubt()
+                    continue
+                event = to_event(row)
                 self.kept.append(event)
                 for reader in self.readers:
                     reader.tell(event)
+
+    def _doubt(self) -> None:
+        for reader in self.readers:
+            reader.doubt()
 
 
 # --- one reader -------------------------------------------------------------------------------------
@@ -174,6 +193,7 @@ async def read(feed: Feed, asker: Asker, reader: Reader, since: str | None) -> A
         while not reader.is_cut:
             if not reader.events:
                 await reader.wait(check_at - trio.current_time())
+            await _settle_doubt(asker, reader)
             if reader.events:
                 yield _take(reader)
                 await trio.sleep(len(feed.readers) / PIECES_PER_S)
@@ -187,6 +207,13 @@ async def read(feed: Feed, asker: Asker, reader: Reader, since: str | None) -> A
         feed.readers.discard(reader)
 
 
+async def _settle_doubt(asker: Asker, reader: Reader) -> None:
+    """Raises Refusal where he may look no longer."""
+    while reader.is_doubted:
+        reader.is_doubted = False
+        await asker.ask("WHOAMI")
+
+
 def _take(reader: Reader) -> bytes:
     events = reader.events
     return b"".join([events.popleft().data for _ in range(min(len(events), MOST_AT_ONCE))])
@@ -198,6 +225,7 @@ async def _catch_up(feed: Feed, asker: Asker, reader: Reader, since: str) -> Asy
         reader.events.clear()  # they are among those
         found = [event for event in found if reader.job in (None, event.job)]
         for at in range(0, len(found), MOST_AT_ONCE):
+            await _settle_doubt(asker, reader)
             yield b"".join([event.data for event in found[at : at + MOST_AT_ONCE]])
         return
     told: dict[str, None] = {}  # the last ones, in order

@@ -177,18 +177,37 @@ def test_what_happens_to_one_job_alone(tmp_path: Path) -> None:
     trio.run(look)
 
 
-def test_who_may_look_no_longer_is_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Revoking a token ends what it opened, within a beat."""
-    monkeypatch.setattr(events, "BEAT_S", 0.05)
+ENDS = ["TOKEN REVOKE 2", "USER SET ann disabled=yes", "USER REMOVE ann", "signing out"]
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_who_may_look_no_longer_is_told_nothing_more(
+    tmp_path: Path, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lets him in is taken back: what happens behind that is not for him, be it in the same moment."""
+    monkeypatch.setattr(events, "BEAT_S", 1000.0)
 
     async def look() -> None:
-        async with (
-            an_api(tmp_path) as (browser, daemon),
-            browser.open("GET", f"{API}/events") as answer,
-        ):
-            await daemon.say("TOKEN REVOKE 1")
-            with trio.fail_after(PATIENCE_S):
-                assert b"".join([part async for part in answer.parts()]).startswith(b"retry")
+        async with an_api(tmp_path) as (browser, daemon), listening(browser) as stays:
+            await daemon.say("USER ADD ann role=viewer password=correct-horse")
+            token = (await daemon.ask("TOKEN ADD user=ann")).pairs["token"]
+            ann = Browser(browser.app, headers={"authorization": f"Bearer {token}"})
+            if ends == "signing out":
+                said = {"name": "ann", "password": "correct-horse"}
+                token = (await ann.post(f"{API}/auth/login", said)).data["accessToken"]
+                ann.headers["authorization"] = f"Bearer {token}"
+            async with ann.open("GET", f"{API}/events") as answer:
+                await daemon.say("ADD name=before @daily x")
+                assert await stays.names(1) == ["before"]
+                if ends == "signing out":
+                    assert (await ann.post(f"{API}/auth/logout", {})).status == 200
+                    await daemon.say("ADD name=behind @daily x")
+                else:
+                    await daemon.ask_all([ends, "ADD name=behind @daily x"])
+                with trio.fail_after(PATIENCE_S):
+                    told = b"".join([part async for part in answer.parts()])
+            assert b"behind" not in told
+            assert await stays.names(1) == ["behind"]
 
     trio.run(look)
 
