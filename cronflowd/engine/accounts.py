@@ -112,7 +112,7 @@ def _add_token(state: State, order: o.AddToken, now: datetime, limits: Limits) -
             why = f'role=: "{order.user}" is {account.role}, and a token cannot be more'
             raise Refusal("bad-option", why)
     if order.worker and role != WORKER:
-        raise Refusal("bad-option", "worker= is for role=worker: which names a worker may bear")
+        raise Refusal("bad-option", "worker= is for role=worker: which names a worker may bear", "worker")
     fact = af.TokenAdded(
         access.next_token, order.digest, role, now, order.name, order.user,
         (order.worker or "*") if role == WORKER else "", order.expires_at,

@@ -393,9 +393,11 @@ def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
         words.say("type", kind, "type")
     if isinstance(body.command, str) and not (old and body.command == old.command):
         words.say("command", body.command, "command")
+    words.fields["payload"] = "payload"  # also where it is missing
     if is_new_type:
         for key in _OF_PAYLOAD:
             words.say(key, "", "type")
+        words.fields |= dict.fromkeys(("header.X", "env.X"), "type")
     if isinstance(body.payload, dict) and (is_new_type or old is None or body.payload != old.payload):
         _say_payload(words, kind, body.payload, old)
     if not words.get("command") and (is_new_type or not old):
@@ -543,7 +545,6 @@ def _say_schedule(words: Words, body: JobBody, old: Job | None) -> None:
 
 # --- refusals ---------------------------------------------------------------------------------------
 
-_KEY = re.compile(r'"?([A-Za-z_][A-Za-z0-9_.-]*)"?(?:=?:|=| ")')
 _BY_CODE = {
     "bad-schedule": ("schedule",), "exists": ("jobName",), "cycle": ("after",), "syntax": ("command",),
     "not-found": ("after",),
@@ -552,9 +553,7 @@ _BY_CODE = {
 
 def about(refusal: Refusal, words: Words) -> Wrong:
     """A refusal of what these words were for, with the field that it is about."""
-    match = _KEY.match(refusal.message)
-    keys: Iterable[str] = [match[1]] if match else []
-    keys = [*keys, *_BY_CODE.get(refusal.code, ())]
+    keys = [refusal.option, *_BY_CODE.get(refusal.code, ())]
     field = next((words.fields[key] for key in keys if key in words.fields), None)
     return Wrong(refusal.code, refusal.message, field)
 

@@ -95,7 +95,7 @@ class Answer:
     def check(self) -> Answer:
         """Itself; raises Refusal, with the daemon's code, where it was refused."""
         if not self.status["ok"]:
-            raise Refusal(self.status["code"], self.status["message"])
+            raise Refusal(self.status["code"], self.status["message"], self.status.get("option", ""))
         return self
 
     @property

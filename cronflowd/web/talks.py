@@ -138,8 +138,7 @@ def _check(answer: Answer, words: Words) -> Answer:
     try:
         return answer.check()
     except Refusal as refusal:
-        if is_key_taken(refusal):
-            words.fields["jobName"] = KEY_HEADER
+        words.fields["KEY"] = KEY_HEADER
         raise about(refusal, words) from None
 
 
@@ -156,7 +155,7 @@ def make_job(body: JobBody, key: str | None = None) -> Talk[Job]:
 
 def is_key_taken(refusal: Refusal) -> bool:
     """Whether it was the Idempotency-Key, which was for another line: nothing was done then."""
-    return refusal.code == "exists" and refusal.message.startswith("the key")
+    return refusal.code == "exists" and refusal.option == "KEY"
 
 
 def change_job(ref: str, body: JobBody, seen_rev: int | None = None) -> Talk[Job]:
@@ -167,7 +166,7 @@ def change_job(ref: str, body: JobBody, seen_rev: int | None = None) -> Talk[Job
             raise Wrong("busy", f"its revision is {old.rev} by now, not {seen_rev}", "If-Match")
         words = to_words(body, old)
         if old.status == "completed":
-            raise about(Refusal("not-found", f"job {old.id} has run once and is over"), words)
+            raise Refusal("not-found", f"job {old.id} has run once and is over")
         if not words:
             break
         (answer,) = yield [with_options(line("SET", old.id, rev=old.rev), to_options(words))]

@@ -30,6 +30,7 @@ WEEKLY = {
     "timeout": 30000,
 }
 HOURLY = {"cronExpression": "0 * * * *"}
+MAIL: dict[str, Any] = {"name": "mail", "type": "email", "cronExpression": "0 * * * *"}
 
 
 def test_a_job_lives_as_the_documents_tell(tmp_path: Path) -> None:
@@ -224,6 +225,10 @@ def test_what_is_refused_names_its_field_and_changes_nothing(tmp_path: Path) -> 
                 (base | {"name": "b", "scheduledAt": "2020-01-01T00:00:00Z", "cronExpression": None}, 400,
                  "bad-schedule", "scheduledAt"),
                 (base | {"scheduleType": "sometimes"}, 400, "bad-option", "scheduleType"),
+                (base | {"name": "b", "type": "sleep"}, 400, "syntax", "command"),
+                (base | {"name": "b", "id": 1}, 409, "exists", "id"),
+                (MAIL | {"payload": {"to": "nobody", "text": "x"}}, 400, "syntax", "payload.to"),
+                (MAIL | {"payload": {"to": "a@example.org"}}, 400, "bad-option", "payload"),
             ):  # fmt: skip
                 answer = await browser.post(f"{API}/jobs", said)
                 error = answer.json["error"]
@@ -241,6 +246,13 @@ def test_what_is_refused_names_its_field_and_changes_nothing(tmp_path: Path) -> 
             ):  # fmt: skip
                 answer = await browser.get(f"{API}/{asked}")
                 assert (answer.status, answer.json["error"].get("field")) == (400, field), asked
+            late = await browser.ask("DELETE", f"{API}/jobs/a", if_match='"9"')
+            assert (late.status, late.json["error"].get("field")) == (409, "If-Match")
+            call = HOURLY | {"type": "http", "payload": {"url": "http://a.example/", "headers": {"A": "b"}}}
+            assert (await browser.post(f"{API}/jobs", call | {"name": "call"})).status == 201
+            other = await browser.ask("PATCH", f"{API}/jobs/call", {"type": "shell", "command": "x"})
+            assert (other.status, other.json["error"].get("field")) == (400, "type")
+            await daemon.say("REMOVE call")
             unclear = await browser.post(f"{API}/jobs/a/pause", {"until": "x"})
             assert (unclear.status, unclear.json["error"].get("field")) == (400, "until")
             assert (await browser.get(f"{API}/jobs?limit=0")).error == (400, "bad-option")
