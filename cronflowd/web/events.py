@@ -12,6 +12,7 @@ what comes behind one is sent to nobody before the daemon has said again that he
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -62,6 +63,12 @@ def to_event(row: Row) -> Event:
     seq = str(row["seq"] or "")
     head = b"id: %b\n" % seq.encode() if seq else b""
     return Event(seq, row["id"], b"%bdata: %b\n\n" % (head, orjson.dumps(row)))
+
+
+def _place(seq: str) -> tuple[int, float]:
+    """Where an event stands: of several of one record, the last one is called as the record is."""
+    record, _, part = seq.partition(".")
+    return int(record or 0), int(part) if part else math.inf
 
 
 @define(eq=False)
@@ -134,11 +141,15 @@ class Feed:
             self._checked.pop(caller, None)
             raise
 
-    def since(self, seq: str) -> list[Event] | None:
-        """What came after that event; None where it is not known here."""
+    def since(self, seq: str, is_event: bool = True) -> list[Event] | None:
+        """What came after that event, or that record of the journal; None where it is not known here."""
         kept = [*self.kept]
         if seq == self._after and len(kept) < KEPT:
             return kept
+        if not is_event:
+            begins = kept[0].seq if len(kept) == KEPT else self._after
+            after = [event for event in kept if _place(event.seq) > _place(seq)]
+            return after if begins and _place(begins) <= _place(seq) else None
         at = next((at for at in range(len(kept) - 1, -1, -1) if kept[at].seq == seq), None)
         return None if at is None else kept[at + 1 :]
 
@@ -161,7 +172,8 @@ class Feed:
         last = self.kept[-1].seq if self.kept else self._after
         said = line("WATCH", "tasks", "runs", "workers", "accounts", since=last or None)
         async with self._daemon.follow(said, GATEWAY) as connection:
-            await connection.begin()
+            begins = await connection.begin()
+            self._after = self._after or str(begins["seq"])
             begun.set()
             self._doubt()
             while self.readers:
@@ -182,13 +194,15 @@ class Feed:
 # --- one reader -------------------------------------------------------------------------------------
 
 
-async def read(feed: Feed, asker: Asker, reader: Reader, since: str | None) -> AsyncGenerator[bytes, None]:
+async def read(
+    feed: Feed, asker: Asker, reader: Reader, since: str | None, is_event: bool = True
+) -> AsyncGenerator[bytes, None]:
     """The text of the answer, as long as the reader keeps up and may look."""
     check_at = trio.current_time() + BEAT_S
     try:
         yield b"retry: 1000\n\n"
         if since:
-            async for piece in _catch_up(feed, asker, reader, since):
+            async for piece in _catch_up(feed, asker, reader, since, is_event):
                 yield piece
         while not reader.is_cut:
             if not reader.events:
@@ -219,9 +233,11 @@ def _take(reader: Reader) -> bytes:
     return b"".join([events.popleft().data for _ in range(min(len(events), MOST_AT_ONCE))])
 
 
-async def _catch_up(feed: Feed, asker: Asker, reader: Reader, since: str) -> AsyncIterator[bytes]:
+async def _catch_up(
+    feed: Feed, asker: Asker, reader: Reader, since: str, is_event: bool
+) -> AsyncIterator[bytes]:
     """What came after an event, until the reader's own queue goes on without a gap."""
-    if (found := feed.since(since)) is not None:
+    if (found := feed.since(since, is_event)) is not None:
         reader.events.clear()  # they are among those
         found = [event for event in found if reader.job in (None, event.job)]
         for at in range(0, len(found), MOST_AT_ONCE):
@@ -260,9 +276,15 @@ _STREAM = {
 
 @get("/events", summary="What happens", responses=_STREAM)
 async def events(
-    asker: Who, job_id: Annotated[str | None, QueryParameter(name="jobId")] = None, last: Since = None
+    asker: Who,
+    job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
+    since: Annotated[int | None, QueryParameter(ge=0, lt=10**18)] = None,
+    last: Since = None,
 ) -> Stream:
-    """Server-sent events, each a row of WATCH as JSON. `Last-Event-ID` goes on behind that event."""
+    """Server-sent events, each a row of WATCH as JSON. `Last-Event-ID` goes on behind that event.
+
+    `since` goes on behind a record of the journal, such as STATUS told it when something else was asked.
+    """
     feed: Feed = asker.request.app.state.feed
     await feed.check(asker, is_new=True)
     job = None
@@ -270,9 +292,11 @@ async def events(
         job = (await asker.ask(line("GET", ref_of(job_id)))).pairs["id"]
     if last is not None and not re.fullmatch("[0-9]{1,18}([.][0-9]{1,9})?", last):
         raise Refused(400, "bad-option", "it is the id of no event", "Last-Event-ID")
+    begins = last or (None if since is None else str(since))
     reader = Reader(job)
-    await feed.join(reader, last)
-    return Stream(read(feed, asker, reader, last), media_type=KIND, headers=HEADERS)
+    await feed.join(reader, begins)
+    told = read(feed, asker, reader, begins, is_event=last is not None)
+    return Stream(told, media_type=KIND, headers=HEADERS)
 
 
 # --- what a run writes ------------------------------------------------------------------------------

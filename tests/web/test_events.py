@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,35 @@ def test_the_first_to_come_back_gets_what_nobody_followed(tmp_path: Path) -> Non
                 async with listening(browser, last_event_id=str(seq)) as two:
                     assert await two.names(3) == ["t0", "t1", "t2"]
             assert (await browser.get(f"{API}/events", last_event_id="a b")).status == 400
+
+    trio.run(look)
+
+
+@pytest.mark.parametrize("stays", [False, True], ids=["nobody else reads", "somebody reads"])
+def test_a_page_is_told_what_has_happened_since_it_was_made(tmp_path: Path, stays: bool) -> None:
+    """Between its being made and its listening a run began, and it told `starting` until that ended."""
+
+    async def look() -> None:
+        async with an_api(tmp_path) as (browser, daemon), AsyncExitStack() as more:
+            if stays:
+                await more.enter_async_context(listening(browser))
+            for line in LINES[:2]:
+                await daemon.say(line)
+            await daemon.say("TOKEN ADD name=other role=viewer")  # a record that is no event
+            seq = (await daemon.ask("STATUS")).pairs["journal-seq"]
+            await daemon.say(LINES[2])
+            before = daemon.dialled
+            async with listening(browser, f"/events?since={seq}") as one:
+                assert await one.names(1) == ["t2"]
+                async with listening(browser, f"/events?since={seq}") as two:
+                    assert await two.names(1) == ["t2"]
+                # What all read, and the questions of whoever asks: no watch of one's own.
+                assert daemon.dialled <= before + (0 if stays else 2)
+                await daemon.say("ADD name=t3 @daily x")
+                assert await one.names(1) == ["t3"]
+                async with listening(browser, f"/events?since={seq}", last_event_id=one.ids[0]) as again:
+                    assert await again.names(1) == ["t3"]
+            assert (await browser.get(f"{API}/events?since=x")).error == (400, "bad-option")
 
     trio.run(look)
 

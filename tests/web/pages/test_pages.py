@@ -398,3 +398,23 @@ FILES = {
     "/static/icon.svg": "image/svg+xml",
     "/runs/1/log": "text/plain; charset=utf-8",
 }
+
+
+async def test_what_a_job_was_is_told_when_it_is_gone(tmp_path: Path) -> None:
+    """One that is tried once is gone soon, and its revisions answered with a fault of ours."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily x")
+        await daemon.say("SET a command=y")
+        await daemon.say("REMOVE a")
+        for path in ("/jobs/1/history", "/jobs/a/history?from=1&to=2"):
+            answer = await browser.get(path)
+            assert answer.status == 200, path
+            assert "Revisions of" in answer.text and 'action="/jobs/1/rollback"' not in answer.text
+
+
+async def test_a_page_tells_from_where_on_it_is_to_be_told_more(tmp_path: Path) -> None:
+    """What happens while it is on its way must not be missed."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily x")
+        seq = (await daemon.ask("STATUS")).pairs["journal-seq"]
+        assert f'class="live" hidden data-seq="{seq}"' in (await browser.get("/jobs/a")).text

@@ -38,13 +38,14 @@
       if (again) { again = false; refresh(); }
     }
   }
-  let source = null;
+  // The page is as it was at that record of the journal: what has happened since is told.
+  let source = null, seq = one(".live")?.dataset.seq;
   function listen() {
     const wanted = !document.hidden && one("[data-live]") && one(".live");
     if (wanted && !source) {
-      source = new EventSource("/api/v1/events");
+      source = new EventSource(`/api/v1/events?since=${parseInt(seq)}`);
       source.onopen = () => { one(".live").hidden = false; };
-      source.onmessage = refresh;
+      source.onmessage = (event) => { seq = event.lastEventId || seq; refresh(); };
       source.onerror = () => { one(".live").hidden = true; };
     } else if (!wanted && source) {
       // A browser has six connections to one place for all its tabs: those that nobody sees give theirs back.
