@@ -115,9 +115,11 @@ def _uid(text: str) -> int | None:
 def check_password(password: str) -> None:
     """Raises Refusal unless it may be a password."""
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise Refusal("bad-option", f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+        raise Refusal("bad-option", f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters", "password")
     if any(each.isspace() or not each.isprintable() for each in password):
-        raise Refusal("bad-option", "a password is one word, without blanks and control characters")
+        raise Refusal(
+            "bad-option", "a password is one word, without blanks and control characters", "password"
+        )
 
 
 def _password(text: str, context: Context) -> q.SetPassword:
@@ -280,11 +282,11 @@ def _put_secret(text: str, context: Context) -> q.PutSecret:
             raise Refusal("syntax", f"the quoted value does not end with its closing quote ({form})")
         value = unquote(match[1])
     if not value.strip():
-        raise Refusal("bad-option", "a value of blanks is none; SECRET REMOVE takes one away")
+        raise Refusal("bad-option", "a value of blanks is none; SECRET REMOVE takes one away", "value")
     if "\0" in value:
-        raise Refusal("bad-option", "the value holds a NUL, which no variable can")
+        raise Refusal("bad-option", "the value holds a NUL, which no variable can", "value")
     if len(value.encode()) > MAX_VALUE_BYTES:
-        raise Refusal("too-long", f"the value is longer than {MAX_VALUE_BYTES} bytes")
+        raise Refusal("too-long", f"the value is longer than {MAX_VALUE_BYTES} bytes", "value")
     return q.PutSecret(name, value)
 
 

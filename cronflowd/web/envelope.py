@@ -23,7 +23,8 @@ STATUS = {
     "unwell": 503, "disk-full": 503, "read-only": 503, "not-leader": 503, "internal": 500,
 }  # fmt: skip
 RETRY_AFTER_S = 5
-_FIELDS = {"tz": "timezone", "rev": "If-Match", "KEY": "Idempotency-Key"}  # what options of ours are called
+# What options are called here, where nobody says otherwise.
+_FIELDS = {"tz": "timezone", "rev": "If-Match", "KEY": "Idempotency-Key", "desc": "name"}
 CODES = {
     401: "auth-required", 403: "denied", 404: "not-found", 405: "method", 409: "exists", 412: "conflict",
     413: "too-long", 415: "media-type", 421: "denied", 422: "unprocessable", 429: "too-many", 503: "unwell",

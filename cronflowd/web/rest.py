@@ -37,8 +37,9 @@ class Asker:
 
     @property
     def key(self) -> str | None:
-        """By which what is asked for is done once."""
-        return self.request.headers.get(KEY_HEADER)
+        """By which what is asked for is done once: as HTTP writes texts, or without the quotes."""
+        key = self.request.headers.get(KEY_HEADER)
+        return key[1:-1] if key and re.fullmatch('"[^"]*"', key) else key
 
     async def ask(self, said: str) -> Answer:
         """One line's answer; raises Refusal, and Unreachable."""
