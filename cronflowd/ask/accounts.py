@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from ..base.addresses import parse_peer
-from ..base.errors import Refusal, naming
+from ..base.errors import Refusal, naming_option
 from ..base.names import check_form, check_mail_address
 from ..base.replies import Reply
 from ..base.text import QUOTED_VALUE, escape, unquote
@@ -55,7 +55,9 @@ def act_as(text: str, context: Context) -> q.ActAs:
         return q.ActAs(name, parse_peer(options["from"]) if "from" in options else "", login)
     except ValueError:
         shown = escape(options["from"][:80])
-        raise Refusal("bad-option", f'from=: "{shown}" is not an address, or one with a port') from None
+        raise Refusal(
+            "bad-option", f'from=: "{shown}" is not an address, or one with a port', "from"
+        ) from None
 
 
 def _add_user(text: str, context: Context) -> q.SetUser:
@@ -85,7 +87,7 @@ def _account_changes(options: dict[str, str]) -> dict[str, Any]:
         changes["email"] = options["email"]
     if "desc" in options:
         if len(options["desc"]) > MAX_DESC:
-            raise Refusal("bad-option", f"desc=: longer than {MAX_DESC} characters")
+            raise Refusal("bad-option", f"desc=: longer than {MAX_DESC} characters", "desc")
         changes["desc"] = options["desc"]
     if "uid" in options:
         changes["uid"] = _uid(options["uid"])
@@ -104,16 +106,20 @@ def _uid(text: str) -> int | None:
     if not text:
         return None
     if not text.isdecimal() or not text.isascii() or int(text[:11]) > MAX_UID:
-        raise Refusal("bad-option", f'uid=: "{escape(text[:40])}" is not a whole number from 0 to {MAX_UID}')
+        raise Refusal(
+            "bad-option", f'uid=: "{escape(text[:40])}" is not a whole number from 0 to {MAX_UID}', "uid"
+        )
     return int(text)
 
 
 def check_password(password: str) -> None:
     """Raises Refusal unless it may be a password."""
     if not MIN_PASSWORD <= len(password) <= MAX_PASSWORD:
-        raise Refusal("bad-option", f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters")
+        raise Refusal("bad-option", f"a password has {MIN_PASSWORD} to {MAX_PASSWORD} characters", "password")
     if any(each.isspace() or not each.isprintable() for each in password):
-        raise Refusal("bad-option", "a password is one word, without blanks and control characters")
+        raise Refusal(
+            "bad-option", "a password is one word, without blanks and control characters", "password"
+        )
 
 
 def _password(text: str, context: Context) -> q.SetPassword:
@@ -151,7 +157,7 @@ def _add_token(text: str, context: Context) -> AddToken:
     if name := options.get("name", ""):
         check_form(name, "account name")
     if len(worker := options.get("worker", "")) > g.MAX_PATTERN:
-        raise Refusal("bad-option", f"worker=: longer than {g.MAX_PATTERN} characters")
+        raise Refusal("bad-option", f"worker=: longer than {g.MAX_PATTERN} characters", "worker")
     expires_at = _end_of_ttl(options["ttl"], context) if "ttl" in options else None
     role = _role(options, (*ROLES, WORKER))
     whose = options.get("user", "")
@@ -159,7 +165,7 @@ def _add_token(text: str, context: Context) -> AddToken:
 
 
 def _end_of_ttl(text: str, context: Context) -> datetime:
-    with naming("ttl="):
+    with naming_option("ttl"):
         seconds = parse_duration(text)
         if not 0 < seconds <= MAX_TTL_S:
             raise Refusal("bad-option", "longer than nothing, and at most ten years")
@@ -276,11 +282,11 @@ def _put_secret(text: str, context: Context) -> q.PutSecret:
             raise Refusal("syntax", f"the quoted value does not end with its closing quote ({form})")
         value = unquote(match[1])
     if not value.strip():
-        raise Refusal("bad-option", "a value of blanks is none; SECRET REMOVE takes one away")
+        raise Refusal("bad-option", "a value of blanks is none; SECRET REMOVE takes one away", "value")
     if "\0" in value:
-        raise Refusal("bad-option", "the value holds a NUL, which no variable can")
+        raise Refusal("bad-option", "the value holds a NUL, which no variable can", "value")
     if len(value.encode()) > MAX_VALUE_BYTES:
-        raise Refusal("too-long", f"the value is longer than {MAX_VALUE_BYTES} bytes")
+        raise Refusal("too-long", f"the value is longer than {MAX_VALUE_BYTES} bytes", "value")
     return q.PutSecret(name, value)
 
 

@@ -310,8 +310,8 @@ _ROWS = (
     Verb(p.drain(True), "DRAIN WORKER", "sends a worker no more runs", role="operator"),
     Verb(p.drain(False), "UNDRAIN WORKER", "sends it runs again", role="operator"),
     Verb(
-        p.watch, "WATCH [tasks] [runs] [workers] [id=REF] [since=SEQ]", "a row for everything that happens",
-        "watch",
+        p.watch, "WATCH [tasks] [runs] [workers] [accounts] [id=REF] [since=SEQ]",
+        "a row for everything that happens", "watch",
     ),
     Verb(p.hello, "HELLO [name=NAME]", "keeps the connection open until QUIT", "hello", anybody=True),
     Verb(

@@ -15,19 +15,22 @@ from typing import Any
 from attrs import frozen
 
 from ..base.text import format_time
+from ..engine import access_facts as af
 from ..engine import facts as f
 from ..engine.changelog import record_of
 from ..engine.state import State
 from ..tasks.reasons import in_words
 
 COLUMNS = ("time", "event", "id", "jobName", "run", "attempt", "worker", "detail", "seq")
+KINDS = ("tasks", "runs", "workers")  # unless others are asked for
+ALL_KINDS = (*KINDS, "accounts")
 
 
 @frozen
 class Event:
     """One row of WATCH but for its last column, and what decides who sees it."""
 
-    kind: str  # `tasks`, `runs` or `workers`
+    kind: str  # one of KINDS
     task_id: int | None
     row: tuple[Any, ...]
 
@@ -189,7 +192,26 @@ def _describe(fact: f.Fact, at: datetime, known: Known) -> Event | None:
         case f.WorkerDrained():
             event = name if fact.draining else "worker-undrained"
             return Event("workers", None, (at, event, None, None, None, None, fact.name, None))
-    return None
+    return _of_account(at, name, fact)
+
+
+def _of_account(at: datetime, name: str, fact: f.Fact) -> Event | None:
+    """What may end somebody's right to look."""
+    label, detail = None, None
+    match fact:
+        case af.AccountSet():
+            label, detail = fact.name, "disabled" if fact.disabled else fact.role
+        case af.AccountRemoved():
+            label = fact.name
+        case af.TokenRevoked():
+            detail = f"token {fact.id}"
+        case af.LoginEnded():
+            detail = f"session {fact.id}"
+        case af.LoginSet() if fact.over:
+            name, label, detail = "login-ended", fact.user, f"session {', '.join(map(str, fact.over))}"
+        case _:
+            return None
+    return Event("accounts", None, (at, name, None, label, None, None, None, detail))
 
 
 @cache

@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import Factory, frozen
 
-from ..base.errors import Refusal, naming
+from ..base.errors import Refusal, naming_option
 from ..base.names import check_form
 from ..base.nearest import meant, one_of
 from ..base.text import WRONG_QUOTES, escape, format_time, take_options
@@ -88,7 +88,7 @@ def split_words(text: str, *known: str) -> tuple[list[str], dict[str, str]]:
     check_known(options, known)
     for key, value in options.items():
         if not value:  # of a variable that was not set, as likely as not
-            raise Refusal("bad-option", f"{key}= is empty; leave it out, or give it a value")
+            raise Refusal("bad-option", f"{key}= is empty; leave it out, or give it a value", key)
     return words, options
 
 
@@ -235,12 +235,12 @@ def pattern(options: dict[str, str]) -> Pattern:
     """tag= and name=GLOB, which are taken out."""
     tag, glob = options.pop("tag", ""), options.pop("name", "")
     if len(glob) > MAX_PATTERN:  # before it is worked on: making it a matcher costs its square
-        raise Refusal("bad-option", f"name=: longer than {MAX_PATTERN} characters")
+        raise Refusal("bad-option", f"name=: longer than {MAX_PATTERN} characters", "name")
     if odd := _NEVER_IN_A_NAME.search(glob):
         why = f'name=: no name has a "{escape(odd[0])}"; they are letters, digits, . _ -'
         raise Refusal("bad-option", why)
     if not _GLOB.fullmatch(glob):
-        raise Refusal("bad-option", f'name=: "{escape(glob)}" has a [ without its ], as in web[12]')
+        raise Refusal("bad-option", f'name=: "{escape(glob)}" has a [ without its ], as in web[12]', "name")
     return Pattern(asked_tag(tag), glob)
 
 
@@ -295,7 +295,7 @@ def choice(options: dict[str, str], key: str, known: tuple[str, ...], **also: st
     """One of some words; empty where the option is not given. `also`: what else they may be called."""
     if key not in options:
         return ""
-    with naming(f"{key}="):
+    with naming_option(key):
         return one_of(options[key], known, also)
 
 
@@ -318,14 +318,14 @@ def page(options: dict[str, str]) -> tuple[int | None, int]:
 def count(options: dict[str, str], key: str, low: int, high: int) -> int | None:
     if key not in options:
         return None
-    with naming(f"{key}="):
+    with naming_option(key):
         return parse_count(options[key], low, high)
 
 
 def duration(options: dict[str, str], key: str) -> timedelta | None:
     if not (text := options.get(key)):
         return None
-    with naming(f"{key}="):
+    with naming_option(key):
         if not (found := timedelta(seconds=parse_duration(text))) and key == "last":
             raise Refusal("bad-option", "of no time at all there is nothing to tell")
         return found
@@ -341,8 +341,10 @@ def moment(
     if text.lower() == "now":
         return context.now
     if text.isdecimal():
-        raise Refusal("bad-schedule", f'{key}=: "{text[:20]}" of what? as in {text[:20]}h or {text[:20]}d')
-    with naming(f"{key}="):
+        raise Refusal(
+            "bad-schedule", f'{key}=: "{text[:20]}" of what? as in {text[:20]}h or {text[:20]}d', key
+        )
+    with naming_option(key):
         # Of a day, its beginning is meant.
         text += " at 0:00" if text.lower() in DAYS else ""
         return parse_moment(text, tz or context.default_tz, context.now, past)
@@ -354,11 +356,13 @@ BOUNDS = ("since", "until", "last")
 def bounds(options: dict[str, str], context: Context) -> tuple[datetime | None, datetime | None]:
     """since= and until=, or last=, which is since= with so long ago."""
     if "last" in options and "since" in options:
-        raise Refusal("bad-option", "last= and since= say the same; give one of them")
+        raise Refusal("bad-option", "last= and since= say the same; give one of them", "last")
     last_at, since_at, until_at = (moment(options, key, context, past=True) for key in ("last", *BOUNDS[:2]))
     since_at = last_at or since_at
     if since_at and until_at and until_at < since_at:
-        raise Refusal("bad-option", f"until={format_time(until_at)} is before since={format_time(since_at)}")
+        raise Refusal(
+            "bad-option", f"until={format_time(until_at)} is before since={format_time(since_at)}", "until"
+        )
     return since_at, until_at
 
 
@@ -366,9 +370,9 @@ def until(options: dict[str, str], context: Context) -> datetime:
     """How far to look ahead: a year, if nothing is said."""
     until_at = moment(options, "until", context) or context.now + timedelta(days=365)
     if until_at <= context.now:
-        raise Refusal("bad-option", f"until=: {format_time(until_at)} is not after now")
+        raise Refusal("bad-option", f"until=: {format_time(until_at)} is not after now", "until")
     if until_at > context.now + timedelta(days=MAX_AHEAD_DAYS):
-        raise Refusal("bad-option", f"until=: at most {MAX_AHEAD_DAYS} days ahead")
+        raise Refusal("bad-option", f"until=: at most {MAX_AHEAD_DAYS} days ahead", "until")
     return until_at
 
 

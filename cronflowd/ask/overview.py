@@ -114,7 +114,9 @@ def count_states(state: State, now: datetime) -> Generator[None, None, tuple[Cou
 def next_of_all(state: State, query: q.ShowNext, now: datetime) -> Reply:
     """NEXT all: the moments of all tasks in order of time."""
     if query.from_at:
-        raise Refusal("bad-option", "from= is for one task or schedule; of all, moments are told from now on")
+        raise Refusal(
+            "bad-option", "from= is for one task or schedule; of all, moments are told from now on", "from"
+        )
     zone = load_zone(query.tz).info if query.tz else None
 
     def rows() -> Iterator[Row | None]:
@@ -186,9 +188,11 @@ def show_load(state: State, query: q.ShowNext, now: datetime) -> Reply:
     """What is to come from now on; Refusal (`limit`) where that would be too long a time."""
     within = query.within or WEEK
     if query.ref != "all" or query.tz or query.from_at:
-        raise Refusal("bad-option", "by=hour is for all tasks, from now on and in UTC; last= says how long")
+        raise Refusal(
+            "bad-option", "by=hour is for all tasks, from now on and in UTC; last= says how long", "by"
+        )
     if within > LONGEST:
-        raise Refusal("limit", f"last=: at most {LONGEST.days} days can be told by the hour")
+        raise Refusal("limit", f"last=: at most {LONGEST.days} days can be told by the hour", "last")
     begin, end = to_seconds(now), to_seconds(now + within)
     first = begin // _HOUR_S
     # An hour ends with the second before the next one begins.

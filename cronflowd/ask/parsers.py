@@ -32,6 +32,7 @@ from ..tasks.options import (
 )
 from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule, check_phrase_rest
 from ..tasks.task import ENDED, TaskSpec, make_spec, parse_json, parse_record
+from . import events
 from . import grammar as g
 from . import questions as q
 from .grammar import Context, Parser, WrongWords
@@ -77,7 +78,7 @@ def add(text: str, context: Context) -> o.AddTask:
     try:
         schedule, command = split_schedule(rest)
     except Refusal as refusal:
-        raise Refusal(refusal.code, refusal.message + _meant_option(options, rest)) from None
+        raise Refusal(refusal.code, refusal.message + _meant_option(options, rest), refusal.option) from None
     if SUSPECT.match(command) and options.get("type", "shell") in SHELLS:
         if rest[0] != '"':
             check_command_word(schedule, command)
@@ -118,7 +119,9 @@ def template(text: str, context: Context) -> o.SetTemplate | q.Alone:
     check_name(name := g.one_word(words, "template"))
     for key in ("name", "from", "replace", "paused", *ELSEWHERE):
         if key in options:
-            raise Refusal("bad-option", f"{key}= is said with each ADD; a template holds what several share")
+            raise Refusal(
+                "bad-option", f"{key}= is said with each ADD; a template holds what several share", key
+            )
     check_given(options)
     set_options(DEFAULTS, options, context.default_tz, context.now)  # for its refusals
     return o.SetTemplate(name, options)
@@ -132,7 +135,9 @@ def _flags(words: dict[str, Any]) -> dict[str, bool]:
         word = g.choice({name: text}, name, ("yes", "no", "true", "false"), yes="1 on", no="0 off")
         flags[name] = word in ("yes", "true")
     if all(flags.values()):
-        raise Refusal("bad-option", "paused= is for a task that is new; beside replace=yes, say PAUSE")
+        raise Refusal(
+            "bad-option", "paused= is for a task that is new; beside replace=yes, say PAUSE", "paused"
+        )
     return flags
 
 
@@ -166,7 +171,7 @@ def at(text: str, context: Context) -> o.AddTask:
     options = _from_template(options, context)
     zone, named = g.zone(options, context), named_zone(time)
     if named and options.get("tz") and named != zone:
-        raise Refusal("bad-option", f"tz={zone} contradicts the time, which says {named}")
+        raise Refusal("bad-option", f"tz={zone} contradicts the time, which says {named}", "tz")
     return o.AddTask(_one_off(parse_moment(time, zone, context.now), options, command, context))
 
 
@@ -239,7 +244,7 @@ def set_task(text: str, context: Context) -> o.SetTask:
 def _rev(ref: o.Ref, options: dict[str, str]) -> int | None:
     """rev=, which is taken out: the revision that whoever changes a task has seen."""
     if "rev" in options and not isinstance(ref, str):
-        raise Refusal("bad-option", "rev= is of one task; tag= and name= choose some")
+        raise Refusal("bad-option", "rev= is of one task; tag= and name= choose some", "rev")
     rev = g.count(options, "rev", 1, g.MAX_LIMIT)
     options.pop("rev", None)
     return rev
@@ -473,7 +478,7 @@ def next_moments(text: str, context: Context) -> q.ShowNext:
     ref = "all" if ref.lower() == "all" else ref
     by_hour = g.choice(options, "by", ("hour",)) == "hour"
     if by_hour and "n" in options:
-        raise Refusal("bad-option", "n= is for moments; of by=hour, last= says how many hours")
+        raise Refusal("bad-option", "n= is for moments; of by=hour, last= says how many hours", "n")
     return q.ShowNext(ref, schedule, zone, count, from_at, within, by_hour)
 
 
@@ -490,7 +495,7 @@ def describe(text: str, context: Context) -> q.DescribeSchedule:
     words, options = g.split_words(text, "tz")
     ref, schedule = g.ref_or_schedule(text, words)
     if ref and options:
-        raise Refusal("bad-option", "tz= is for a schedule; a task has a zone of its own")
+        raise Refusal("bad-option", "tz= is for a schedule; a task has a zone of its own", "tz")
     return q.DescribeSchedule(ref, schedule, _asked_zone(options, context))
 
 
@@ -504,14 +509,16 @@ dependencies = g.one_at_most(q.ShowDependencies, "task")
 def watch(text: str, context: Context) -> q.Watch:
     words, options = g.split_words(text, "id", "since")
     kinds = frozenset(word.lower() for word in words)
-    if unknown := kinds - {"tasks", "runs", "workers"}:
-        hint = meant(min(unknown), ("tasks", "runs", "workers"), {"tasks": "jobs", "workers": "nodes"})
+    if unknown := kinds.difference(events.ALL_KINDS):
+        hint = meant(min(unknown), events.ALL_KINDS, {"tasks": "jobs", "workers": "nodes"})
         raise WrongWords(f'"{escape(min(unknown)[:40])}" cannot be watched{hint}')
     since = re.fullmatch(r"([0-9]{1,18})(?:\.([0-9]))?", options.get("since", "0"))
     if since is None:
-        raise Refusal("bad-option", "since=: this is the last column of a row of WATCH, as in since=1234")
+        raise Refusal(
+            "bad-option", "since=: this is the last column of a row of WATCH, as in since=1234", "since"
+        )
     place = q.Since(int(since[1]), int(since[2] or 0)) if "since" in options else None
-    return q.Watch(kinds or frozenset({"tasks", "runs", "workers"}), options.get("id"), place)
+    return q.Watch(kinds or frozenset(events.KINDS), options.get("id"), place)
 
 
 def clock_changes(text: str, context: Context) -> q.ShowClockChanges:

@@ -220,7 +220,7 @@ class Since(Question):
 
 
 class Watch(Question):
-    kinds: frozenset[str]  # of `tasks`, `runs`, `workers`
+    kinds: frozenset[str]  # of events.ALL_KINDS
     ref: str | None
     since: Since | None = None
 

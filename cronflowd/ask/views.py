@@ -413,7 +413,7 @@ def _one_at_a_time(rows: Iterable[Row]) -> Iterator[Row | None]:
 def _asked_schedule(query: q.ShowNext | q.DescribeSchedule, state: State) -> Schedule:
     schedule = parse_schedule(query.schedule, query.tz or state.default_tz)
     if query.tz and schedule.tz != query.tz:
-        raise Refusal("bad-option", f"tz={query.tz} contradicts the schedule, which says {schedule.tz}")
+        raise Refusal("bad-option", f"tz={query.tz} contradicts the schedule, which says {schedule.tz}", "tz")
     return schedule
 
 

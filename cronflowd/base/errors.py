@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from enum import IntEnum
 
 CODES = frozenset(
@@ -39,20 +39,27 @@ class Refusal(Exception):
 
     record = 0  # which one of a file's records it is about, counted from 1; 0: of none alone
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, option: str = "") -> None:
         assert code in CODES, code
         super().__init__(f"{code} {message}")
         self.code = code
         self.message = message
+        self.option = option  # which one of the order's it is about, for programs; empty: none alone
 
 
 @contextmanager
-def naming(what: str, code: str = "") -> Iterator[None]:
+def naming(what: str, code: str = "", option: str = "") -> Iterator[None]:
     """A refusal that comes of one thing among several says which, and may have another code then."""
     try:
         yield
     except Refusal as refusal:
-        raise Refusal(code or refusal.code, f"{what}: {refusal.message}") from None
+        why = f"{what}: {refusal.message}"
+        raise Refusal(code or refusal.code, why, option or refusal.option) from None
+
+
+def naming_option(key: str) -> AbstractContextManager[None]:
+    """A refusal that comes of an option's value."""
+    return naming(f"{key}=", option=key)
 
 
 @contextmanager

@@ -43,9 +43,8 @@ def check_worker_name(name: str) -> str:
 def check_form(name: str, what: str) -> str:
     """The name; raises Refusal (`bad-option`) unless something of this kind may be called so."""
     if not _NAME.fullmatch(name):
-        raise Refusal(
-            "bad-option", f'the {what} "{escape(name[:80])}" is not 1 to 64 letters, digits, `.`, `_` or `-`'
-        )
+        why = f'the {what} "{escape(name[:80])}" is not 1 to 64 letters, digits, `.`, `_` or `-`'
+        raise Refusal("bad-option", why, "name")
     return name
 
 
@@ -60,7 +59,9 @@ def check_user_name(name: str) -> str:
 def check_mail_address(address: str) -> str:
     """The address, bare; raises Refusal (`bad-option`) unless mail can be sent there."""
     if len(address) > MAX_MAIL_ADDRESS or not _MAIL_ADDRESS.fullmatch(address):
-        raise Refusal("bad-option", f'"{escape(address[:80])}" is not an address such as ops@example.org')
+        raise Refusal(
+            "bad-option", f'"{escape(address[:80])}" is not an address such as ops@example.org', "email"
+        )
     return address
 
 

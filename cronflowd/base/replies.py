@@ -138,7 +138,8 @@ def format_status(reply: Reply, as_json: bool, rows: int = 0) -> str:
 def format_refusal(refusal: Refusal, as_json: bool) -> str:
     """The `ERR` line. Messages are single lines by construction; escaping makes sure."""
     if as_json:
-        return to_json({"ok": False, "code": refusal.code, "message": refusal.message})
+        about = {"option": refusal.option} if refusal.option else {}
+        return to_json({"ok": False, "code": refusal.code, "message": refusal.message} | about)
     return f"ERR {refusal.code} {_one_line(refusal.message)}"
 
 

@@ -100,7 +100,7 @@ def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) ->
             while at < len(text) and text[at] in " \t":
                 at += 1
         if key in options or (key[0] == "h" and _is_again(key, headers)):
-            raise Refusal("bad-option", f"{escape(key)}= is given twice")
+            raise Refusal("bad-option", f"{escape(key)}= is given twice", key)
         options[key] = value
     return at
 
@@ -148,7 +148,9 @@ def _json_value(key: str, text: str, at: int) -> tuple[str, int]:
         why, form = str(error), f'{escape(key)}={{"key": "value"}}'
         if isinstance(error, json.JSONDecodeError):
             why = f'{error.msg} at "{escape(shorten(text[error.pos :], 20))}"'
-        raise Refusal("bad-option", f"{escape(key)}= is not a JSON object: {why}; write {form}") from None
+        raise Refusal(
+            "bad-option", f"{escape(key)}= is not a JSON object: {why}; write {form}", key
+        ) from None
     if end < len(text) and text[end] not in " \t":
         raise Refusal("syntax", f"after the JSON object of {escape(key)}= a blank must follow")
     return text[at:end], end

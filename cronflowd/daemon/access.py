@@ -480,7 +480,7 @@ class Admission:
                 password = shown = make_password()
             check_password(password)
             if question.name in self.core.state.access.accounts:
-                raise Refusal("exists", f'an account "{question.name}" exists already')
+                raise Refusal("exists", f'an account "{question.name}" exists already', "name")
             changes["password"] = await self.hashed(password)
         order = o.SetAccount(question.name, changes, question.is_new, question.is_first, shown=shown)
         ends = changes.keys() & {"role", "disabled", "uid"} and not question.is_new

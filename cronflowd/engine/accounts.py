@@ -42,7 +42,7 @@ def _set_account(state: State, order: o.SetAccount, now: datetime, limits: Limit
     access = state.access
     old = access.accounts.get(order.name)
     if order.is_new and old:
-        raise Refusal("exists", f'an account "{order.name}" exists already')
+        raise Refusal("exists", f'an account "{order.name}" exists already', "name")
     if not order.is_new and old is None:
         raise _no_account(order.name)
     if order.is_first and access.accounts:
@@ -68,10 +68,10 @@ def _check_unshared(access: Access, order: o.SetAccount) -> None:
     """Raises Refusal where what tells whose an account is would be that of two."""
     uid, email = order.changes.get("uid"), order.changes.get("email")
     if uid is not None and access.by_uid.get(uid, order.name) != order.name:
-        raise Refusal("exists", f'the uid {uid} is that of "{access.by_uid[uid]}" already')
+        raise Refusal("exists", f'the uid {uid} is that of "{access.by_uid[uid]}" already', "uid")
     for other in access.mailed_at(email) if email else ():
         if other.name != order.name:
-            raise Refusal("exists", f'the address {email} is that of "{other.name}" already')
+            raise Refusal("exists", f'the address {email} is that of "{other.name}" already', "email")
 
 
 def _remove_account(state: State, order: o.RemoveAccount, now: datetime, limits: Limits) -> Decision:
@@ -92,27 +92,28 @@ def _keep_an_admin(access: Access, leaving: af.AccountSet) -> None:
         raise Refusal("denied", why)
 
 
-def _no_account(name: str) -> Refusal:
-    return Refusal("not-found", f'no account "{escape(name[:80])}"')
+def _no_account(name: str, option: str = "") -> Refusal:
+    return Refusal("not-found", f'no account "{escape(name[:80])}"', option)
 
 
 def _add_token(state: State, order: o.AddToken, now: datetime, limits: Limits) -> Decision:
     access = state.access
     check_limit(access.tokens, MAX_TOKENS, "tokens")
     if order.name and not order.user and (order.name in access.accounts or order.name == FILE_ADMIN):
-        raise Refusal("exists", f'an account is called "{order.name}"; say user={order.name} to speak for it')
+        why = f'an account is called "{order.name}"; say user={order.name} to speak for it'
+        raise Refusal("exists", why, "name")
     role = order.role or (WORKER if order.worker else "user")
     if order.user:
         if (account := access.accounts.get(order.user)) is None:
-            raise _no_account(order.user)
+            raise _no_account(order.user, "user")
         if role == WORKER:
-            raise Refusal("bad-option", "a worker's token speaks for no account; leave user= out")
+            raise Refusal("bad-option", "a worker's token speaks for no account; leave user= out", "user")
         role = order.role or account.role
         if RANK[role] > RANK[account.role]:
             why = f'role=: "{order.user}" is {account.role}, and a token cannot be more'
-            raise Refusal("bad-option", why)
+            raise Refusal("bad-option", why, "role")
     if order.worker and role != WORKER:
-        raise Refusal("bad-option", "worker= is for role=worker: which names a worker may bear")
+        raise Refusal("bad-option", "worker= is for role=worker: which names a worker may bear", "worker")
     fact = af.TokenAdded(
         access.next_token, order.digest, role, now, order.name, order.user,
         (order.worker or "*") if role == WORKER else "", order.expires_at,

@@ -103,7 +103,7 @@ def _replace(state: State, order: o.AddTask, now: datetime, limits: Limits) -> D
 def _to_replace(state: State, order: o.AddTask) -> Task | None:
     name = order.spec.name
     if not name:
-        raise Refusal("bad-option", "replace=yes needs name=, which says what task it is about")
+        raise Refusal("bad-option", "replace=yes needs name=, which says what task it is about", "replace")
     task = state.find(name)
     if task is None:
         return None
@@ -124,9 +124,9 @@ def _new_id(state: State, wanted: int | None, name: str) -> int:
     task_id = state.next_task
     if wanted is not None:
         if wanted in state.tasks:
-            raise Refusal("exists", f"task {wanted} exists already")
+            raise Refusal("exists", f"task {wanted} exists already", "id")
         if wanted < task_id:
-            raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again")
+            raise Refusal("exists", f"the id {wanted} was used before, and ids are never used again", "id")
         _check_chosen(state, wanted)
         task_id = wanted
     _check_free(state, name, task_id)
@@ -168,7 +168,9 @@ def _settled(state: State, spec: TaskSpec, old_name: str = "") -> TaskSpec:
     if spec.name in spec.options.after or old_name in state.dependents:
         for steps, _ in enumerate(check_circles([spec.name], after)):
             if steps > MAX_WAY:
-                raise Refusal("limit", "after=: too many tasks stand before this one to look for a circle")
+                raise Refusal(
+                    "limit", "after=: too many tasks stand before this one to look for a circle", "after"
+                )
     return spec
 
 
@@ -454,7 +456,7 @@ def _loaded(state: State, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact
 
 def _pause(state: State, order: o.PauseTasks, now: datetime, limits: Limits) -> Decision:
     if order.until_at is not None and order.until_at <= now:
-        raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
+        raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past", "until")
     assert not isinstance(order.ref, o.Pattern)
     tasks = _find_all(state, order.ref)
     ids = [None] if tasks is None else [task.id for task in tasks]
@@ -494,7 +496,9 @@ def _find_seen(state: State, ref: str, rev: int | None) -> Task:
     """A task that is still as whoever changes it has seen it, if he says so."""
     task = find_task(state, ref)
     if rev not in (None, task.rev):
-        raise Refusal("busy", f"{task.name} was changed meanwhile: its revision is {task.rev}, not {rev}")
+        raise Refusal(
+            "busy", f"{task.name} was changed meanwhile: its revision is {task.rev}, not {rev}", "rev"
+        )
     return task
 
 

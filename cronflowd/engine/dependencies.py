@@ -134,10 +134,10 @@ def settle_after(spec: TaskSpec, find: Callable[[str], TaskSpec | None]) -> Task
     names = []
     for ref in spec.options.after:
         if (found := find(ref)) is None:
-            raise Refusal("not-found", f'after=: no task "{escape(ref[:80])}"')
+            raise Refusal("not-found", f'after=: no task "{escape(ref[:80])}"', "after")
         if found.schedule.kind == "at":
             why = "runs once and is gone then; nothing can wait for it"
-            raise Refusal("bad-option", f'after=: "{found.name}" {why}')
+            raise Refusal("bad-option", f'after=: "{found.name}" {why}', "after")
         names.append(found.name)
     if tuple(names) == spec.options.after:
         return spec
@@ -151,7 +151,7 @@ def check_circles(names: Iterable[str], after: Callable[[str], Iterable[str]]) -
 
 
 def refuse_circle(circle: list[str]) -> NoReturn:
-    raise Refusal("cycle", f"after=: these would wait for each other: {' -> '.join(circle)}")
+    raise Refusal("cycle", f"after=: these would wait for each other: {' -> '.join(circle)}", "after")
 
 
 def find_circle(

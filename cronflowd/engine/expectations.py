@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
-from ..base.errors import Refusal, naming
+from ..base.errors import Refusal, naming, naming_option
 from ..base.names import check_name, id_of_name
 from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.text import escape, format_time
@@ -107,8 +107,8 @@ def _form(
     form: dict[str, Any] = f.named(old, _DEFAULTS) if old else dict(_DEFAULTS)
     for key, text in words.items():
         if match := CONTROL.search(text):
-            raise Refusal("bad-option", f"{key}= holds the control character {escape(match[0])}")
-        with naming(f"{key}="):
+            raise Refusal("bad-option", f"{key}= holds the control character {escape(match[0])}", key)
+        with naming_option(key):
             if key == "grace":
                 form["grace_s"] = parse_duration(text) if text else _DEFAULTS["grace_s"]
             elif key == "start":
@@ -132,16 +132,16 @@ def _bounded(text: str) -> str:
 
 def _check_every(every: str, tz: str) -> None:
     if not every:
-        raise Refusal("bad-option", "every= is wanted: a time such as 1d, or a schedule in quotes")
+        raise Refusal("bad-option", "every= is wanted: a time such as 1d, or a schedule in quotes", "every")
     seconds = interval_s(every)
     if seconds is not None and seconds < MIN_INTERVAL_S:
-        raise Refusal("bad-option", f"every=: less than {MIN_INTERVAL_S:g} s")
+        raise Refusal("bad-option", f"every=: less than {MIN_INTERVAL_S:g} s", "every")
     if seconds is None and _schedule(every, tz).kind not in ("cron", "every"):
-        raise Refusal("bad-option", f'every=: "{escape(every[:80])}" does not come again and again')
+        raise Refusal("bad-option", f'every=: "{escape(every[:80])}" does not come again and again', "every")
 
 
 def _schedule(every: str, tz: str) -> Schedule:
-    with naming("every=: neither a time such as 1d nor a schedule", "bad-option"):
+    with naming("every=: neither a time such as 1d nor a schedule", "bad-option", "every"):
         return parse_schedule(every, tz)
 
 

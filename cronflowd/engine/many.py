@@ -62,7 +62,7 @@ def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, 
     pattern, kind = pattern_of(order), kind_of(order)
     assert pattern
     if kind == "pause" and order.until_at is not None and order.until_at <= now:
-        raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
+        raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past", "until")
     if kind == "resume" and state.is_all_paused(now):
         raise Refusal("busy", "everything is paused; RESUME all lifts that")
     found = yield from _chosen(state, pattern)

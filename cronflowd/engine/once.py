@@ -63,7 +63,7 @@ class Once:
         if found is None or found.until_at <= now:
             return None
         if found.line != asked.line:
-            raise Refusal("exists", "the key was for another line, within the last 24 hours")
+            raise Refusal("exists", "the key was for another line, within the last 24 hours", "KEY")
         return Reply(found.text, found.values)
 
     def keep(self, asked: Asked, reply: Reply, now: datetime) -> OnceKept:

@@ -27,7 +27,7 @@ def _read_calendar(data: Path, name: str) -> Calendar:
     try:
         return _read_dates(data, name) if name.startswith(FILE) else find_holidays(name)
     except Refusal as refusal:
-        raise Refusal(refusal.code, f"skip=: {refusal.message}") from None
+        raise Refusal(refusal.code, f"skip=: {refusal.message}", "skip") from None
 
 
 def _read_dates(data: Path, name: str) -> Calendar:

@@ -586,5 +586,5 @@ def split_schedule(text: str) -> tuple[str, str]:
         raise Refusal("syntax", f'no command after the schedule "{schedule[:64]}"')
     command = text[end + 1 :]
     if not command:
-        raise Refusal("syntax", f'the command after the schedule "{schedule[:64]}" is empty')
+        raise Refusal("syntax", f'the command after the schedule "{schedule[:64]}" is empty', "command")
     return schedule, command

@@ -197,8 +197,8 @@ def load_zone(name: str) -> Zone:
         if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
             if name in _known:  # HUP must not make a task unreadable because there is no descriptor left
                 return _known[name]
-            raise Refusal("bad-option", f'tz "{name[:64]}": {error.strerror}') from None
-        raise Refusal("bad-option", f'tz "{name[:64]}" is not a zone of the tz database') from None
+            raise Refusal("bad-option", f'tz "{name[:64]}": {error.strerror}', "tz") from None
+        raise Refusal("bad-option", f'tz "{name[:64]}" is not a zone of the tz database', "tz") from None
 
 
 def read_zones(directory: str, names: Iterable[str]) -> dict[str, Zone | None]:
@@ -233,7 +233,7 @@ def parse_zone(text: str) -> str:
     try:
         load_zone(text)
     except Refusal as refusal:
-        raise Refusal(refusal.code, refusal.message + meant_zone(text)) from None
+        raise Refusal(refusal.code, refusal.message + meant_zone(text), refusal.option) from None
     return text
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from ..base.errors import Refusal, naming
+from ..base.errors import Refusal, naming, naming_option
 from ..base.names import check_form, check_mail_address
 from ..base.text import escape
 from . import arithmetic
@@ -54,7 +54,7 @@ def check_reference(key: str, text: str) -> None:
         return
     meant = [text.removeprefix("secret:")] if text.startswith("secret:") else _MEANT.findall(text)
     for name in meant:
-        with naming(f"{escape(key)}="):
+        with naming_option(escape(key)):
             check_form(name, "secret's name")
 
 
@@ -99,11 +99,12 @@ def check_command(command: str, kind: str) -> None:
         raise Refusal(
             "syntax",
             f"the command holds the control character {escape(match[0])} at column {match.start() + 1}",
+            "command",
         )
     if not command or command.isspace():
-        raise Refusal("syntax", "the command is empty")
+        raise Refusal("syntax", "the command is empty", "command")
     if len(command) > MAX_COMMAND_BYTES // 4 and len(command.encode()) > MAX_COMMAND_BYTES:
-        raise Refusal("too-long", f"the command is longer than {MAX_COMMAND_BYTES} bytes")
+        raise Refusal("too-long", f"the command is longer than {MAX_COMMAND_BYTES} bytes", "command")
     if check := _COMMANDS.get(kind):
         check(command)
 
@@ -135,12 +136,14 @@ def _check_script(command: str) -> None:
     try:
         split_words(command)
     except ValueError as error:
-        raise Refusal("syntax", f"type=script wants words as POSIX splits them: {error}") from None
+        raise Refusal("syntax", f"type=script wants words as POSIX splits them: {error}", "command") from None
 
 
 def _check_sleep(command: str) -> None:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", command.strip()):
-        raise Refusal("syntax", f'type=sleep wants a number of seconds, not "{escape(command[:40])}"')
+        raise Refusal(
+            "syntax", f'type=sleep wants a number of seconds, not "{escape(command[:40])}"', "command"
+        )
 
 
 def split_request(command: str) -> tuple[str, str]:
@@ -155,7 +158,9 @@ def _check_http(command: str) -> None:
     if not url or not _TOKEN.fullmatch(method):
         shown = escape(command[:40])
         raise Refusal(
-            "syntax", f'type=http wants METHOD URL, such as GET https://example.org/, not "{shown}"'
+            "syntax",
+            f'type=http wants METHOD URL, such as GET https://example.org/, not "{shown}"',
+            "command",
         )
     if method.upper() == "CONNECT":
         raise Refusal("syntax", "CONNECT asks for a tunnel, which is no job")
@@ -197,14 +202,16 @@ def _check_email(command: str) -> None:
     if len(recipients) > MAX_RECIPIENTS:
         raise Refusal("syntax", f"more than {MAX_RECIPIENTS} recipients")
     for address in recipients:
-        with naming("type=email wants addresses, comma between", "syntax"):
+        with naming("type=email wants addresses, comma between", "syntax", "command"):
             check_mail_address(address)
 
 
 def _check_custom(command: str) -> None:
     if not _HANDLER.fullmatch(command.strip()):
         form = "1 to 64 letters, digits, `.`, `_` or `-`"
-        raise Refusal("syntax", f'type=custom wants a handler\'s name, {form}, not "{escape(command[:40])}"')
+        raise Refusal(
+            "syntax", f'type=custom wants a handler\'s name, {form}, not "{escape(command[:40])}"', "command"
+        )
 
 
 _COMMANDS: dict[str, Callable[[str], object]] = {
@@ -252,7 +259,7 @@ def refuse_duplicates(code: str) -> Callable[[list[tuple[str, Any]]], None]:
         for key, _ in pairs:
             same = key.lower() if key.startswith("header.") else key  # whose names are the same in any case
             if same in seen:
-                raise Refusal(code, f'the key "{escape(key[:40])}" is given twice')
+                raise Refusal(code, f'the key "{escape(key[:40])}" is given twice', key)
             seen.add(same)
 
     return look
@@ -302,9 +309,10 @@ def parse_secret(text: str) -> str:
 def check_header_name(name: str) -> None:
     """Raises Refusal (`bad-option`) for what is no header's name, or not the task's to write."""
     if not _TOKEN.fullmatch(name):
-        raise Refusal("bad-option", f'header.{escape(name)}: "{escape(name[:80])}" is not a header\'s name')
+        why = f'header.{escape(name)}: "{escape(name[:80])}" is not a header\'s name'
+        raise Refusal("bad-option", why, f"header.{name}")
     if name.lower() in _OUR_HEADERS:
-        raise Refusal("bad-option", f"header.{name}: the worker itself writes this header")
+        raise Refusal("bad-option", f"header.{name}: the worker itself writes this header", f"header.{name}")
 
 
 # --- options: together ------------------------------------------------------------------
@@ -315,22 +323,24 @@ def check_options(kind: str, given: Iterable[str]) -> None:
     for key in given:
         if kind not in WHOSE[key]:
             raise Refusal(
-                "bad-option", f"{key}= means nothing for type={kind}; it is for {', '.join(WHOSE[key])}"
+                "bad-option", f"{key}= means nothing for type={kind}; it is for {', '.join(WHOSE[key])}", key
             )
 
 
 def check_request(kind: str, payload: str, body: str, headers: Iterable[str]) -> None:
     """What the options of http, webhook, email and custom must be together."""
     if payload and body:
-        raise Refusal("bad-option", "body= and payload= are both the body; give one of them")
+        raise Refusal("bad-option", "body= and payload= are both the body; give one of them", "body")
     if kind == "webhook":
         for name in headers:
             if name.lower() in _WEBHOOK_HEADERS:
-                raise Refusal("bad-option", f"header.{name}: a webhook writes this header itself")
+                raise Refusal(
+                    "bad-option", f"header.{name}: a webhook writes this header itself", f"header.{name}"
+                )
     if payload and is_whole(payload):
         return
     if payload and kind != "http" and not payload.lstrip().startswith("{"):
-        raise Refusal("bad-option", f"payload=: type={kind} wants a JSON object")
+        raise Refusal("bad-option", f"payload=: type={kind} wants a JSON object", "payload")
     if kind == "email":
         _check_mail(payload)
 
@@ -339,11 +349,15 @@ def _check_mail(payload: str) -> None:
     content = orjson.loads(payload or "{}")
     for key, text in content.items():
         if key not in ("subject", "text", "html"):
-            raise Refusal("bad-option", f'payload=: an email has no "{escape(key[:40])}"')
+            raise Refusal("bad-option", f'payload=: an email has no "{escape(key[:40])}"', "payload")
         if not isinstance(text, str):
-            raise Refusal("bad-option", f'payload=: "{key}" is not a text')
+            raise Refusal("bad-option", f'payload=: "{key}" is not a text', "payload")
         # A line end in the subject would begin another header.
         if match := (CONTROL if key == "subject" else _NOT_IN_MAIL).search(text):
-            raise Refusal("bad-option", f'payload=: "{key}" holds the control character {escape(match[0])}')
+            raise Refusal(
+                "bad-option", f'payload=: "{key}" holds the control character {escape(match[0])}', "payload"
+            )
     if not (content.get("text") or content.get("html")):
-        raise Refusal("bad-option", 'type=email needs payload={"subject": …, "text": …}, or "html"')
+        raise Refusal(
+            "bad-option", 'type=email needs payload={"subject": …, "text": …}, or "html"', "payload"
+        )

@@ -492,7 +492,7 @@ def set_options(
     is_about_secrets = bool(options.secrets)
     for key, text in words.items():
         if match := CONTROL.search(text):
-            raise Refusal("bad-option", f"{escape(key)}= holds the control character {escape(match[0])}")
+            raise Refusal("bad-option", f"{escape(key)}= holds the control character {escape(match[0])}", key)
         is_about_secrets |= "secret:" in text
         if key.startswith("env."):
             check_variable(key[4:], escape(key))
@@ -545,7 +545,7 @@ def _parse_option(key: str, rule: Rule, text: str, zone: str, now: datetime | No
             return _whole_second(parse_moment(text, zone, now) if now else parse_time(text, zone, EPOCH))
         return rule.parse(text)
     except Refusal as refusal:
-        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
+        raise Refusal(refusal.code, f"{key}=: {refusal.message}", key) from None
 
 
 def _whole_second(at: datetime) -> datetime:
@@ -557,7 +557,8 @@ def _whole_second(at: datetime) -> datetime:
 
 def check_variable(name: str, where: str) -> None:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-        raise Refusal("bad-option", f'{where}: "{escape(name)}" is not a variable name')
+        why = f'{where}: "{escape(name)}" is not a variable name'
+        raise Refusal("bad-option", why, where.rstrip("="))
 
 
 def _set_header(headers: dict[str, tuple[str, str]], name: str, text: str) -> None:
@@ -610,4 +611,4 @@ def check_given(words: dict[str, str]) -> None:
             check_reference(key, str(text))
         if text == MASK and is_secret(key):
             why = "stands for a value that is not shown; leave it out, and it stays as it is"
-            raise Refusal("bad-option", f"{escape(key)}=: {MASK} {why}")
+            raise Refusal("bad-option", f"{escape(key)}=: {MASK} {why}", key)

@@ -172,7 +172,7 @@ def make_spec(name: str, schedule: str, command: str, options: Options, default_
         _check_type(options)
     parsed = parse_schedule(schedule, options.tz or default_tz)
     if options.tz and parsed.tz != options.tz:
-        raise Refusal("bad-option", f"tz={options.tz} contradicts the schedule, which says {parsed.tz}")
+        raise Refusal("bad-option", f"tz={options.tz} contradicts the schedule, which says {parsed.tz}", "tz")
     _check_bounds(options, parsed)
     return TaskSpec(name, parsed, command, options)
 
@@ -193,16 +193,18 @@ def _check_bounds(options: Options, schedule: Schedule) -> None:
         key for key in _BOUNDS if getattr(options, RULES[key].field) != getattr(DEFAULTS, RULES[key].field)
     ]
     if given and schedule.kind == "at":
-        raise Refusal("bad-option", f"{given[0]}= is for what comes again, not for @at")
+        raise Refusal("bad-option", f"{given[0]}= is for what comes again, not for @at", given[0])
     if options.spread_s and schedule.kind in ("reboot", "after", "on"):
         what = f"spread= is for moments of the clock, not for @{schedule.kind}; jitter= delays a start"
         raise Refusal("bad-option", what)
     if schedule.kind == "reboot" and options.after:
-        raise Refusal("bad-option", "after= is not for @reboot; let it start with @after behind one that is")
+        raise Refusal(
+            "bad-option", "after= is not for @reboot; let it start with @after behind one that is", "after"
+        )
     if schedule.kind == "after" and not options.after:
         raise Refusal("bad-schedule", "@after needs after=, the tasks that start it, as in after=a,b @after")
     if options.start_at and options.end_at and options.end_at < options.start_at:
-        raise Refusal("bad-option", f"end={format_time(options.end_at)} is before start=")
+        raise Refusal("bad-option", f"end={format_time(options.end_at)} is before start=", "end")
 
 
 _BOUNDS = ("start", "end", "count", "spread")
@@ -357,7 +359,7 @@ def parse_record(record: object, default_tz: str) -> tuple[int | None, TaskSpec]
     words = dict(record)
     task_id = words.pop("id", None)
     if task_id is not None and (type(task_id) is not int or not 0 < task_id < 2**53):
-        raise Refusal("bad-line", f'"id" is not a whole number above 0: {escape(str(task_id)[:40])}')
+        raise Refusal("bad-line", f'"id" is not a whole number above 0: {escape(str(task_id)[:40])}', "id")
     pause = _take_pause(words) if not words.keys().isdisjoint(_PAUSE_KEYS) else None
     # What is missing may be there under a name of its own.
     texts = {key: _option_text(key, value) for key, value in words.items() if key not in RECORD_TEXTS}
@@ -375,10 +377,10 @@ def _take_pause(words: dict[str, Any]) -> Pause | None:
     """Takes out what a record says of a pause; the reason or the time alone says that there is one."""
     word, until, why = (words.pop(key, None) for key in _PAUSE_KEYS)
     if word not in (None, "yes", "no", True, False):
-        raise Refusal("bad-line", f'"paused" is neither yes nor no: {escape(str(word)[:40])}')
+        raise Refusal("bad-line", f'"paused" is neither yes nor no: {escape(str(word)[:40])}', "paused")
     if word in ("no", False) or (word is None and not (until or why)):
         return None
-    with naming('"paused-until"', "bad-line"):
+    with naming('"paused-until"', "bad-line", "paused-until"):
         until_at = parse_time(str(until), "UTC", EPOCH) if until else None
     return Pause(until_at, str(why or ""))
 
@@ -386,9 +388,9 @@ def _take_pause(words: dict[str, Any]) -> Pause | None:
 def _text(words: dict[str, Any], key: str, default: str | None) -> str:
     value = words.pop(key, default)
     if value is None:
-        raise Refusal("bad-line", f'the key "{key}" is missing')
+        raise Refusal("bad-line", f'the key "{key}" is missing', key)
     if not isinstance(value, str):
-        raise Refusal("bad-line", f'"{key}" is not a text')
+        raise Refusal("bad-line", f'"{key}" is not a text', key)
     return value
 
 
@@ -396,7 +398,7 @@ def _option_text(key: str, value: object) -> str:
     if key not in RULES and not key.startswith(("env.", "header.")):
         also = {"jobName": "name job task", "schedule": "cron crontab when", "command": "cmd run exec shell"}
         also |= {word: rule.also for word, rule in RULES.items()}
-        raise Refusal("bad-line", f'there is no key "{escape(key[:80])}"{meant(key, list(also), also)}')
+        raise Refusal("bad-line", f'there is no key "{escape(key[:80])}"{meant(key, list(also), also)}', key)
     if isinstance(value, str):
         return value
     if key in ("payload", "meta"):
@@ -405,7 +407,7 @@ def _option_text(key: str, value: object) -> str:
         return ",".join(value)
     if type(value) in (int, float):
         return str(value)
-    raise Refusal("bad-line", f'"{escape(key)}" is neither a text nor a number')
+    raise Refusal("bad-line", f'"{escape(key)}" is neither a text nor a number', key)
 
 
 def parse_json(text: str | bytes, what: str) -> object:

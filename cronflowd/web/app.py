@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from typing import Any
 
 from litestar import Litestar, Request, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
+from litestar.types import Message, Send
 
 from ..host.config import WebSettings
+from ..tasks.kinds import refuse_duplicates
 from . import (
     auth,
     envelope,
@@ -49,10 +53,36 @@ class App(Litestar):
     """Older clients' paths lead elsewhere, before anything is looked up."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            send = _telling_methods(scope["method"], scope["path"], send)
         if scope.get("method") == "HEAD":  # the server, whose own scope stays as it is, leaves the body out
             scope = {**scope, "method": "GET"}
+        elif scope.get("method") == "OPTIONS":  # the framework tells those of one of a path's handlers
+            scope = {**scope, "method": "NONE"}
         older.rename(scope)
         await super().__call__(scope, receive, send)
+
+
+def _telling_methods(method: str, path: str, send: Send) -> Send:
+    """All that a path may be asked with stands in Allow where it was asked otherwise; OPTIONS asks for it."""
+    is_told = False
+
+    async def told(message: Message) -> None:
+        nonlocal is_told
+        if message["type"] == "http.response.start" and message["status"] == 405:
+            others = [pair for pair in message["headers"] if pair[0].lower() != b"allow"]
+            said = b", ".join(value for name, value in message["headers"] if name.lower() == b"allow")
+            known = {"OPTIONS", *said.decode().split(", "), *older.methods_of(path)}
+            known |= {"HEAD"} if "GET" in known else set()
+            allow = (b"allow", ", ".join(sorted(known)).encode())
+            is_told = method == "OPTIONS"
+            message["headers"] = [allow] if is_told else [*others, allow]
+            message["status"] = 204 if is_told else 405
+        elif is_told:
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await send(message)
+
+    return told
 
 
 def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
@@ -94,3 +124,8 @@ async def check_body(request: Request[Any, Any, Any]) -> None:
     is_json = kind == "application/json" or kind.endswith("+json")
     if has_body and not is_json and not is_form:
         raise envelope.Refused(415, "media-type", "a body is JSON here: Content-Type: application/json")
+    if has_body and request.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
+        raise envelope.Refused(415, "media-type", "a body is sent as it is: without Content-Encoding")
+    if has_body and is_json:
+        with suppress(ValueError):  # whoever reads it says why
+            json.loads(await request.body(), object_pairs_hook=refuse_duplicates("bad-option"))

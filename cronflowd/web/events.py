@@ -4,11 +4,15 @@ Each event is read once and made the text of server-sent events once; every read
 bytes. The newest are kept, so one who was cut off (`Last-Event-ID`) goes on where it was. If that is
 longer ago, the reader has a WATCH of its own until it meets what comes to all. A reader that does not
 keep up is cut off: it comes again, and misses nothing. Nor does anybody when the daemon is started anew.
+
+The one WATCH is the gateway's own, which no change of an account ends. So it tells of such changes, too, and
+what comes behind one is sent to nobody before the daemon has said again that he may look.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -43,6 +47,7 @@ AGAIN_S = 1.0  # when the daemon does not answer
 BEAT = b": beat\n\n"
 HEADERS = {"X-Accel-Buffering": "no"}
 KIND = "text/event-stream"
+WHO_MAY = frozenset({"account-set", "account-removed", "token-revoked", "login-ended"})
 
 
 @frozen(slots=True)
@@ -60,6 +65,12 @@ def to_event(row: Row) -> Event:
     return Event(seq, row["id"], b"%bdata: %b\n\n" % (head, orjson.dumps(row)))
 
 
+def _place(seq: str) -> tuple[int, float]:
+    """Where an event stands: of several of one record, the last one is called as the record is."""
+    record, _, part = seq.partition(".")
+    return int(record or 0), int(part) if part else math.inf
+
+
 @define(eq=False)
 class Reader:
     """Somebody's place."""
@@ -67,6 +78,7 @@ class Reader:
     job: int | None = None  # only what is about it
     events: deque[Event] = field(factory=deque)
     is_cut: bool = False
+    is_doubted: bool = True  # who may look has changed, or may have while nobody told of it
     _woken: trio.Event = field(factory=trio.Event)
 
     def tell(self, event: Event) -> None:
@@ -74,6 +86,10 @@ class Reader:
             return
         self.events.append(event)
         self.is_cut |= len(self.events) > MAX_BEHIND
+        self._woken.set()
+
+    def doubt(self) -> None:
+        self.is_doubted = True
         self._woken.set()
 
     async def wait(self, for_s: float) -> None:
@@ -125,11 +141,15 @@ class Feed:
             self._checked.pop(caller, None)
             raise
 
-    def since(self, seq: str) -> list[Event] | None:
-        """What came after that event; None where it is not known here."""
+    def since(self, seq: str, is_event: bool = True) -> list[Event] | None:
+        """What came after that event, or that record of the journal; None where it is not known here."""
         kept = [*self.kept]
         if seq == self._after and len(kept) < KEPT:
             return kept
+        if not is_event:
+            begins = kept[0].seq if len(kept) == KEPT else self._after
+            after = [event for event in kept if _place(event.seq) > _place(seq)]
+            return after if begins and _place(begins) <= _place(seq) else None
         at = next((at for at in range(len(kept) - 1, -1, -1) if kept[at].seq == seq), None)
         return None if at is None else kept[at + 1 :]
 
@@ -150,30 +170,44 @@ class Feed:
 
     async def _follow(self, begun: trio.Event) -> None:
         last = self.kept[-1].seq if self.kept else self._after
-        async with self._daemon.follow(line("WATCH", since=last or None), GATEWAY) as connection:
-            await connection.begin()
+        said = line("WATCH", "tasks", "runs", "workers", "accounts", since=last or None)
+        async with self._daemon.follow(said, GATEWAY) as connection:
+            begins = await connection.begin()
+            self._after = self._after or str(begins["seq"])
             begun.set()
+            self._doubt()
             while self.readers:
-                event = to_event(await connection.read_row())
+                row = await connection.read_row()
+                if row["event"] in WHO_MAY:
+                    self._doubt()
+                    continue
+                event = to_event(row)
                 self.kept.append(event)
                 for reader in self.readers:
                     reader.tell(event)
+
+    def _doubt(self) -> None:
+        for reader in self.readers:
+            reader.doubt()
 
 
 # --- one reader -------------------------------------------------------------------------------------
 
 
-async def read(feed: Feed, asker: Asker, reader: Reader, since: str | None) -> AsyncGenerator[bytes, None]:
+async def read(
+    feed: Feed, asker: Asker, reader: Reader, since: str | None, is_event: bool = True
+) -> AsyncGenerator[bytes, None]:
     """The text of the answer, as long as the reader keeps up and may look."""
     check_at = trio.current_time() + BEAT_S
     try:
         yield b"retry: 1000\n\n"
         if since:
-            async for piece in _catch_up(feed, asker, reader, since):
+            async for piece in _catch_up(feed, asker, reader, since, is_event):
                 yield piece
         while not reader.is_cut:
             if not reader.events:
                 await reader.wait(check_at - trio.current_time())
+            await _settle_doubt(asker, reader)
             if reader.events:
                 yield _take(reader)
                 await trio.sleep(len(feed.readers) / PIECES_PER_S)
@@ -187,17 +221,27 @@ async def read(feed: Feed, asker: Asker, reader: Reader, since: str | None) -> A
         feed.readers.discard(reader)
 
 
+async def _settle_doubt(asker: Asker, reader: Reader) -> None:
+    """Raises Refusal where he may look no longer."""
+    while reader.is_doubted:
+        reader.is_doubted = False
+        await asker.ask("WHOAMI")
+
+
 def _take(reader: Reader) -> bytes:
     events = reader.events
     return b"".join([events.popleft().data for _ in range(min(len(events), MOST_AT_ONCE))])
 
 
-async def _catch_up(feed: Feed, asker: Asker, reader: Reader, since: str) -> AsyncIterator[bytes]:
+async def _catch_up(
+    feed: Feed, asker: Asker, reader: Reader, since: str, is_event: bool
+) -> AsyncIterator[bytes]:
     """What came after an event, until the reader's own queue goes on without a gap."""
-    if (found := feed.since(since)) is not None:
+    if (found := feed.since(since, is_event)) is not None:
         reader.events.clear()  # they are among those
         found = [event for event in found if reader.job in (None, event.job)]
         for at in range(0, len(found), MOST_AT_ONCE):
+            await _settle_doubt(asker, reader)
             yield b"".join([event.data for event in found[at : at + MOST_AT_ONCE]])
         return
     told: dict[str, None] = {}  # the last ones, in order
@@ -232,9 +276,15 @@ _STREAM = {
 
 @get("/events", summary="What happens", responses=_STREAM)
 async def events(
-    asker: Who, job_id: Annotated[str | None, QueryParameter(name="jobId")] = None, last: Since = None
+    asker: Who,
+    job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
+    since: Annotated[int | None, QueryParameter(ge=0, lt=10**18)] = None,
+    last: Since = None,
 ) -> Stream:
-    """Server-sent events, each a row of WATCH as JSON. `Last-Event-ID` goes on behind that event."""
+    """Server-sent events, each a row of WATCH as JSON. `Last-Event-ID` goes on behind that event.
+
+    `since` goes on behind a record of the journal, such as STATUS told it when something else was asked.
+    """
     feed: Feed = asker.request.app.state.feed
     await feed.check(asker, is_new=True)
     job = None
@@ -242,9 +292,11 @@ async def events(
         job = (await asker.ask(line("GET", ref_of(job_id)))).pairs["id"]
     if last is not None and not re.fullmatch("[0-9]{1,18}([.][0-9]{1,9})?", last):
         raise Refused(400, "bad-option", "it is the id of no event", "Last-Event-ID")
+    begins = last or (None if since is None else str(since))
     reader = Reader(job)
-    await feed.join(reader, last)
-    return Stream(read(feed, asker, reader, last), media_type=KIND, headers=HEADERS)
+    await feed.join(reader, begins)
+    told = read(feed, asker, reader, begins, is_event=last is not None)
+    return Stream(told, media_type=KIND, headers=HEADERS)
 
 
 # --- what a run writes ------------------------------------------------------------------------------

@@ -30,9 +30,11 @@ from .line import Row
 
 MASK = "***"  # what GET shows of a secret; sent back, it leaves the secret as it is
 DEFAULT_BACKOFF = "5s:x5"  # of maxRetries by itself: 5 s, 25 s, 125 s
+FIXED_DELAY_MS = 1000
 MAX_RETRIES = 1000
 
 Type = Literal["shell", "script", "http", "webhook", "email", "custom", "echo", "sleep", "calculate"]
+Status = Literal["active", "paused", "idle", "completed", "unreadable"]
 ScheduleType = Literal["immediate", "scheduled", "recurring"]
 Priority = Literal["HIGH", "MEDIUM", "LOW"]
 Count = Annotated[int, Meta(ge=0, le=MAX_RETRIES)]
@@ -87,17 +89,24 @@ class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
     notify: Text = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
     owner: Text = UNSET
+    # `paused` and `active` pause and resume it, where `enabled` is not said.
+    status: Status | UnsetType = UNSET
     # What a job tells of itself; it may be sent back, and says nothing then.
     id: Ref | UnsetType = UNSET
     job_name: Text = UNSET
     rev: Any = UNSET
-    status: Any = UNSET
     state: Any = UNSET
     means: Any = UNSET
     next_run_at: Any = UNSET
     last_run: Any = UNSET
     created_at: Any = UNSET
     updated_at: Any = UNSET
+
+    @property
+    def is_wanted(self) -> bool | UnsetType:
+        """Whether it is to start runs, as far as that is said."""
+        is_said = self.enabled is UNSET and self.status in ("active", "paused")
+        return self.status == "active" if is_said else self.enabled
 
 
 class LastRun(Struct, rename="camel"):
@@ -116,7 +125,7 @@ class Job(Struct, rename="camel"):
     description: str | None
     tags: list[str]
     enabled: bool
-    status: Literal["active", "paused", "idle", "completed", "unreadable"]
+    status: Status
     state: str
     type: str
     schedule_type: ScheduleType
@@ -281,10 +290,11 @@ def slug(name: str) -> str:
 def to_orders(words: Words, body: JobBody, key: str | None) -> list[str]:
     """ADD or NOW with each name that the job may have, to be tried in turn. Raises Wrong."""
     verb = "NOW" if words.pop("now", False) else "ADD"
-    if body.enabled is False:
+    if body.is_wanted is False:
+        field = "enabled" if body.enabled is False else "status"
         if verb == "NOW":
-            raise Wrong("bad-option", "what is to run at once cannot wait", "enabled")
-        words.say("paused", True, "enabled")
+            raise Wrong("bad-option", "what is to run at once cannot wait", field)
+        words.say("paused", True, field)
     record = {option: value for option, value in words.items() if value != ""}
     return [f"{verb} {_json(record | name)}" for name in _names_of(words, key)]
 
@@ -299,7 +309,7 @@ def _names_of(words: Words, key: str | None) -> list[dict[str, str]]:
     if "jobName" not in words:
         return [{}]
     first = {"jobName": words["jobName"]}
-    if not words.get("title"):
+    if not words.get("title") or words.fields["jobName"] != "name":  # it was said so
         return [first]
     suffix = hashlib.sha256(key.encode()).hexdigest()[:8] if key else secrets.token_hex(4)
     return [first, {"jobName": f"{words['jobName']}-{suffix}"}]
@@ -308,21 +318,6 @@ def _names_of(words: Words, key: str | None) -> list[dict[str, str]]:
 def to_arg(value: Any) -> str:
     """An argument of a run, as the job finds it in its environment."""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-_STATES = {"active": "scheduled,queued,running", "enabled": "scheduled,queued,running"}
-_SORTS = {"createdAt": "id", "nextRunAt": "next", "lastRun": "last", "status": "state"}
-
-
-def to_list_options(asked: Mapping[str, str | None]) -> dict[str, str]:
-    """What is looked for among the jobs, as LIST has it."""
-    options = {{"status": "state"}.get(key, key): value for key, value in asked.items() if value}
-    if state := options.get("state"):
-        options["state"] = _STATES.get(state, state)
-    if sort := options.get("sort"):
-        word = sort.removeprefix("-")
-        options["sort"] = "-" * (word != sort) + _SORTS.get(word, word)
-    return options
 
 
 def _say_retry(words: Words, body: JobBody, old: Job | None) -> None:
@@ -343,9 +338,20 @@ def _say_retry(words: Words, body: JobBody, old: Job | None) -> None:
     if isinstance(said, int) and isinstance(most, int) and said != most:
         raise Wrong("bad-option", f"retryPolicy.maxRetries says {said}", "maxRetries")
     times = said if isinstance(said, int) else most if isinstance(most, int) else 3
-    if policy.type == "NONE" and isinstance(said, int) and said:
-        raise Wrong("bad-option", "NONE retries nothing", "retryPolicy.maxRetries")
+    if policy.type == "NONE" and (said or most):
+        raise Wrong("bad-option", "NONE retries nothing", "retryPolicy.maxRetries" if said else "maxRetries")
+    if policy.type == "FIXED":
+        _check_fixed(policy)
     words.say("retry", _retry_text(policy, times), "retryPolicy")
+
+
+def _check_fixed(policy: RetryPolicy) -> None:
+    """What a delay that is always the same says of others may not be otherwise. Raises Wrong."""
+    delay = policy.delay_ms if isinstance(policy.delay_ms, int) else FIXED_DELAY_MS
+    if isinstance(policy.max_delay_ms, int) and policy.max_delay_ms < delay:
+        raise Wrong("bad-option", f"less than the delay, which is {delay}", "retryPolicy.maxDelayMs")
+    if policy.factor not in (UNSET, 1):
+        raise Wrong("bad-option", "of FIXED, all delays are the same", "retryPolicy.factor")
 
 
 def _exponential(times: int) -> str:
@@ -357,7 +363,7 @@ def _retry_text(policy: RetryPolicy, times: int) -> str:
         return "none"
     delay = policy.delay_ms if isinstance(policy.delay_ms, int) else None
     if policy.type == "FIXED":
-        parts = ["fixed", str(times), _duration(1000 if delay is None else delay)]
+        parts = ["fixed", str(times), _duration(FIXED_DELAY_MS if delay is None else delay)]
     elif delay is None and policy.factor is UNSET:
         parts = _exponential(times).split(":")
     else:
@@ -393,9 +399,11 @@ def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
         words.say("type", kind, "type")
     if isinstance(body.command, str) and not (old and body.command == old.command):
         words.say("command", body.command, "command")
+    words.fields["payload"] = "payload"  # also where it is missing
     if is_new_type:
         for key in _OF_PAYLOAD:
             words.say(key, "", "type")
+        words.fields |= dict.fromkeys(("header.X", "env.X"), "type")
     if isinstance(body.payload, dict) and (is_new_type or old is None or body.payload != old.payload):
         _say_payload(words, kind, body.payload, old)
     if not words.get("command") and (is_new_type or not old):
@@ -425,15 +433,23 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
     _say_data(words, kind, given)
     _say_pairs(words, "headers", "header.", given, old)
     _say_pairs(words, "env", "env.", given, old)
-    if "timeout" in given and "timeout" not in words:
-        timeout = given["timeout"]
-        if type(timeout) is not int or not 0 <= timeout <= 30 * 86_400_000:
-            raise Wrong("bad-option", "not a number of milliseconds", "payload.timeout")
-        words.say("timeout", _duration(timeout) if timeout else "none", "payload.timeout")
+    if "timeout" in given:
+        _say_timeout(words, given["timeout"])
+
+
+def _say_timeout(words: Words, timeout: Any) -> None:
+    if type(timeout) is not int or not 0 <= timeout <= 30 * 86_400_000:
+        raise Wrong("bad-option", "not a number of milliseconds", "payload.timeout")
+    text = _duration(timeout) if timeout else "none"
+    if words.get("timeout", text) != text:
+        raise Wrong("bad-option", "timeout says something else", "payload.timeout")
+    words.say("timeout", text, "payload.timeout")
 
 
 def _say_text(words: Words, field: str, given: Mapping[str, Any], old: Job | None) -> None:
     text = _text(given, field)
+    if field == "secret" and not text:
+        raise Wrong("bad-option", "an empty secret signs nothing; leave it out", "payload.secret")
     if text == MASK and old and old.payload.get(field) == MASK:
         return
     words.say(field, text, f"payload.{field}")
@@ -525,6 +541,8 @@ def _say_schedule(words: Words, body: JobBody, old: Job | None) -> None:
         raise Wrong("bad-option", "that is said twice, and not the same", _camel(list(said)[-1]))
     if texts:
         (text,), field = texts, next(iter(said))
+        if not said[field].strip():
+            raise Wrong("bad-schedule", f"no {_camel(field)}: when is it to run?", _camel(field))
         is_once = field == "scheduled_at" or text.startswith("@at")
         if kind == "immediate" or (kind and (kind == "scheduled") != is_once):
             raise Wrong("bad-option", f"{_camel(field)} is not for {kind}", "scheduleType")
@@ -543,7 +561,6 @@ def _say_schedule(words: Words, body: JobBody, old: Job | None) -> None:
 
 # --- refusals ---------------------------------------------------------------------------------------
 
-_KEY = re.compile(r'"?([A-Za-z_][A-Za-z0-9_.-]*)"?(?:=?:|=| ")')
 _BY_CODE = {
     "bad-schedule": ("schedule",), "exists": ("jobName",), "cycle": ("after",), "syntax": ("command",),
     "not-found": ("after",),
@@ -552,9 +569,7 @@ _BY_CODE = {
 
 def about(refusal: Refusal, words: Words) -> Wrong:
     """A refusal of what these words were for, with the field that it is about."""
-    match = _KEY.match(refusal.message)
-    keys: Iterable[str] = [match[1]] if match else []
-    keys = [*keys, *_BY_CODE.get(refusal.code, ())]
+    keys = [refusal.option, *_BY_CODE.get(refusal.code, ())]
     field = next((words.fields[key] for key in keys if key in words.fields), None)
     return Wrong(refusal.code, refusal.message, field)
 

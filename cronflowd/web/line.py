@@ -95,7 +95,7 @@ class Answer:
     def check(self) -> Answer:
         """Itself; raises Refusal, with the daemon's code, where it was refused."""
         if not self.status["ok"]:
-            raise Refusal(self.status["code"], self.status["message"])
+            raise Refusal(self.status["code"], self.status["message"], self.status.get("option", ""))
         return self
 
     @property
@@ -151,9 +151,9 @@ class Connection:
         self.taken += len(found)
         return found
 
-    async def begin(self) -> None:
+    async def begin(self) -> Row:
         """The status line of what is followed, behind which its rows come; raises Refusal."""
-        Answer([], await self.read_row()).check()
+        return Answer([], await self.read_row()).check().status
 
     async def read(self) -> Answer:
         """A whole answer. Raises Unreachable where it is longer than any that is asked for."""

@@ -34,7 +34,7 @@ CHUNK = 100
 PREFIX = "/older"
 # What is meant for these, and not for a page of the same path.
 _RENAMED = re.compile(
-    "GET /(?:jobs|agents)|POST /(?:jobs|agents|agents/heartbeat|login|users)|(?:PATCH|PUT|DELETE) /jobs/[^/]+"
+    "GET /jobs|POST /(?:jobs|login|users)|(?:PATCH|PUT|DELETE) /jobs/[^/]+|[A-Z]+ /agents(?:/heartbeat)?"
 )
 _OURS = b"x-live"  # a page of ours that looks for what is new of itself
 _PAUSED = {"paused": False, "inactive": False, "disabled": False, "stopped": False}
@@ -53,6 +53,14 @@ def rename(scope: Any) -> None:
     if b"text/html" not in headers.get(b"accept", b"") and _OURS not in headers:
         scope["path"] = PREFIX + scope["path"]
         scope["raw_path"] = scope["path"].encode()
+
+
+def methods_of(path: str) -> list[str]:
+    """Which a path of a page has besides the page's own."""
+    return [
+        name for name in ("GET", "POST", "PUT", "PATCH", "DELETE")
+        if "/agents" not in path and _RENAMED.fullmatch(f"{name} {path}")
+    ]  # fmt: skip
 
 
 # --- shapes -----------------------------------------------------------------------------------------
@@ -79,8 +87,8 @@ def from_body(said: dict[str, Any]) -> JobBody:
         if kind in found:
             found["payload"] = found.pop(kind)
             found.setdefault("type", kind)
-    if "status" in found and "enabled" not in found:
-        word = str(found.pop("status")).lower()
+    if (status := found.pop("status", None)) is not None and "enabled" not in found:
+        word = str(status).lower()
         if word not in _STATUS:
             raise Refused(400, "bad-option", f'"{word[:40]}" is none of {", ".join(_STATUS)}', "status")
         found["enabled"] = _STATUS[word]

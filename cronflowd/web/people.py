@@ -9,6 +9,7 @@ from litestar import delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, Struct, UnsetType
 
+from ..base.names import check_form
 from ..base.text import quote
 from .envelope import Refused
 from .line import GATEWAY, Row
@@ -46,7 +47,7 @@ class MadeUser(Person, kw_only=True):
 class Gone(Struct):
     """What is not there any more."""
 
-    id: str
+    id: str | int
 
 
 # --- accounts -----------------------------------------------------------------------------------
@@ -70,8 +71,10 @@ async def add_user(asker: Who, data: JSONBody[NewUser]) -> Success[MadeUser]:
     if data.password is not None:
         check_word(data.password)
     name = data.id or account_name(data.name or (data.email or "").partition("@")[0])
+    if not name:
+        raise Refused(400, "bad-option", "whose account? A name or a mail address is wanted", "name")
     said = line(
-        "USER ADD", ref_of(name, "account name"), role=data.role, email=data.email, uid=data.uid,
+        "USER ADD", check_form(name, "account name"), role=data.role, email=data.email, uid=data.uid,
         desc=_one_line(data.name), password=data.password,
     )  # fmt: skip
     answer = await asker.order(said)
@@ -174,7 +177,7 @@ async def add_token(asker: Who, data: JSONBody[NewToken]) -> Success[MadeToken]:
 async def revoke_token(asker: Who, number: FromPath[int]) -> Success[Gone]:
     """Ends what it let in, at once."""
     await asker.ask(line("TOKEN REVOKE", number))
-    return Success(Gone(str(number)))
+    return Success(Gone(number))
 
 
 # --- secrets ------------------------------------------------------------------------------------
@@ -210,7 +213,7 @@ def _secret(row: Row) -> Secret:
 @post("/secrets", summary="Put a secret", status_code=201)
 async def add_secret(asker: Who, data: JSONBody[NewSecret]) -> Success[Gone]:
     """In the place of the one before, if there is one."""
-    await asker.order(_put(data.name, data.value))
+    await asker.order(_put(check_form(data.name, "secret's name"), data.value))
     return Success(Gone(data.name))
 
 

@@ -37,8 +37,9 @@ class Asker:
 
     @property
     def key(self) -> str | None:
-        """By which what is asked for is done once."""
-        return self.request.headers.get(KEY_HEADER)
+        """By which what is asked for is done once: as HTTP writes texts, or without the quotes."""
+        key = self.request.headers.get(KEY_HEADER)
+        return key[1:-1] if key and re.fullmatch('"[^"]*"', key) else key
 
     async def ask(self, said: str) -> Answer:
         """One line's answer; raises Refusal, and Unreachable."""
@@ -139,17 +140,19 @@ Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="How many 
 
 
 async def known_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """A parameter that is misspelt is refused: without it, a list would be one of everything.
+    """A parameter that is misspelt is refused: without it, a list would be one of everything. Or said twice.
 
     It waits for nothing; but what is not `async` is asked in a thread, which costs as much as all the rest.
     """
     if not connection.scope["query_string"]:
         return
     known = _query_of(handler)
-    for name in connection.query_params:
+    for name in (query := connection.query_params):
         if name not in known and name != ADDED:
             there_are = f"; there are {', '.join(sorted(known))}" if known else ""
             raise Refused(400, "bad-option", f'there is no parameter "{name[:80]}"{there_are}', name[:80])
+        if len(query.getall(name)) > 1:
+            raise Refused(400, "bad-option", f'the parameter "{name}" is given twice', name)
 
 
 @cache
@@ -177,7 +180,7 @@ def ref_of(text: str, what: str = "job") -> str:
 
 def run_of(text: str) -> int:
     """The number of a run."""
-    if not re.fullmatch("[0-9]{1,18}", text):
+    if not re.fullmatch("[1-9][0-9]{0,17}", text):
         raise Refused(404, "not-found", f'there is no execution "{text[:80]}"')
     return int(text)
 

@@ -27,7 +27,6 @@ from .fields import (
     to_arg,
     to_ended_job,
     to_job,
-    to_list_options,
     to_options,
     to_orders,
     to_words,
@@ -122,6 +121,21 @@ def read_jobs(rows: Sequence[Row]) -> Talk[list[Job]]:
     return [to_job(got.rows) for got in answers if got.status["ok"]]
 
 
+_STATES = {"active": "scheduled,queued,running", "enabled": "scheduled,queued,running"}
+_SORTS = {"createdAt": "id", "nextRunAt": "next", "lastRun": "last", "status": "state"}
+
+
+def to_list_options(asked: Mapping[str, str | None]) -> dict[str, str]:
+    """What is looked for among the jobs, as LIST has it."""
+    options = {{"status": "state"}.get(key, key): value for key, value in asked.items() if value}
+    if state := options.get("state"):
+        options["state"] = ",".join(_STATES.get(word, word) for word in state.split(","))
+    if sort := options.get("sort"):
+        word = sort.removeprefix("-")
+        options["sort"] = "-" * (word != sort) + _SORTS.get(word, word)
+    return options
+
+
 def list_rows(page: int, limit: int, asked: Mapping[str, str | None]) -> Talk[tuple[list[Row], Row]]:
     """Rows of LIST, and its status line; raises Wrong naming the parameter."""
     if asked.get("status") == "completed":  # they are gone, and found by their executions
@@ -138,8 +152,7 @@ def _check(answer: Answer, words: Words) -> Answer:
     try:
         return answer.check()
     except Refusal as refusal:
-        if is_key_taken(refusal):
-            words.fields["jobName"] = KEY_HEADER
+        words.fields["KEY"] = KEY_HEADER
         raise about(refusal, words) from None
 
 
@@ -156,7 +169,7 @@ def make_job(body: JobBody, key: str | None = None) -> Talk[Job]:
 
 def is_key_taken(refusal: Refusal) -> bool:
     """Whether it was the Idempotency-Key, which was for another line: nothing was done then."""
-    return refusal.code == "exists" and refusal.message.startswith("the key")
+    return refusal.code == "exists" and refusal.option == "KEY"
 
 
 def change_job(ref: str, body: JobBody, seen_rev: int | None = None) -> Talk[Job]:
@@ -167,7 +180,7 @@ def change_job(ref: str, body: JobBody, seen_rev: int | None = None) -> Talk[Job
             raise Wrong("busy", f"its revision is {old.rev} by now, not {seen_rev}", "If-Match")
         words = to_words(body, old)
         if old.status == "completed":
-            raise about(Refusal("not-found", f"job {old.id} has run once and is over"), words)
+            raise Refusal("not-found", f"job {old.id} has run once and is over")
         if not words:
             break
         (answer,) = yield [with_options(line("SET", old.id, rev=old.rev), to_options(words))]
@@ -176,7 +189,7 @@ def change_job(ref: str, body: JobBody, seen_rev: int | None = None) -> Talk[Job
         now = yield from read_job(str(old.id))
         if answer.status["code"] != "busy" or now.rev == old.rev or seen_rev or tried == MAX_TRIES - 1:
             _check(answer, words)
-    if body.enabled is not UNSET and body.enabled != old.enabled:
-        (answer,) = yield [line("RESUME" if body.enabled else "PAUSE", old.id)]
+    if body.is_wanted not in (UNSET, old.enabled):
+        (answer,) = yield [line("RESUME" if body.is_wanted else "PAUSE", old.id)]
         answer.check()
     return (yield from read_job(str(old.id)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,35 @@ def test_the_first_to_come_back_gets_what_nobody_followed(tmp_path: Path) -> Non
     trio.run(look)
 
 
+@pytest.mark.parametrize("stays", [False, True], ids=["nobody else reads", "somebody reads"])
+def test_a_page_is_told_what_has_happened_since_it_was_made(tmp_path: Path, stays: bool) -> None:
+    """Between its being made and its listening a run began, and it told `starting` until that ended."""
+
+    async def look() -> None:
+        async with an_api(tmp_path) as (browser, daemon), AsyncExitStack() as more:
+            if stays:
+                await more.enter_async_context(listening(browser))
+            for line in LINES[:2]:
+                await daemon.say(line)
+            await daemon.say("TOKEN ADD name=other role=viewer")  # a record that is no event
+            seq = (await daemon.ask("STATUS")).pairs["journal-seq"]
+            await daemon.say(LINES[2])
+            before = daemon.dialled
+            async with listening(browser, f"/events?since={seq}") as one:
+                assert await one.names(1) == ["t2"]
+                async with listening(browser, f"/events?since={seq}") as two:
+                    assert await two.names(1) == ["t2"]
+                # What all read, and the questions of whoever asks: no watch of one's own.
+                assert daemon.dialled <= before + (0 if stays else 2)
+                await daemon.say("ADD name=t3 @daily x")
+                assert await one.names(1) == ["t3"]
+                async with listening(browser, f"/events?since={seq}", last_event_id=one.ids[0]) as again:
+                    assert await again.names(1) == ["t3"]
+            assert (await browser.get(f"{API}/events?since=x")).error == (400, "bad-option")
+
+    trio.run(look)
+
+
 def test_one_who_does_not_read_is_cut_off_and_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,18 +206,37 @@ def test_what_happens_to_one_job_alone(tmp_path: Path) -> None:
     trio.run(look)
 
 
-def test_who_may_look_no_longer_is_sent_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Revoking a token ends what it opened, within a beat."""
-    monkeypatch.setattr(events, "BEAT_S", 0.05)
+ENDS = ["TOKEN REVOKE 2", "USER SET ann disabled=yes", "USER REMOVE ann", "signing out"]
+
+
+@pytest.mark.parametrize("ends", ENDS)
+def test_who_may_look_no_longer_is_told_nothing_more(
+    tmp_path: Path, ends: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lets him in is taken back: what happens behind that is not for him, be it in the same moment."""
+    monkeypatch.setattr(events, "BEAT_S", 1000.0)
 
     async def look() -> None:
-        async with (
-            an_api(tmp_path) as (browser, daemon),
-            browser.open("GET", f"{API}/events") as answer,
-        ):
-            await daemon.say("TOKEN REVOKE 1")
-            with trio.fail_after(PATIENCE_S):
-                assert b"".join([part async for part in answer.parts()]).startswith(b"retry")
+        async with an_api(tmp_path) as (browser, daemon), listening(browser) as stays:
+            await daemon.say("USER ADD ann role=viewer password=correct-horse")
+            token = (await daemon.ask("TOKEN ADD user=ann")).pairs["token"]
+            ann = Browser(browser.app, headers={"authorization": f"Bearer {token}"})
+            if ends == "signing out":
+                said = {"name": "ann", "password": "correct-horse"}
+                token = (await ann.post(f"{API}/auth/login", said)).data["accessToken"]
+                ann.headers["authorization"] = f"Bearer {token}"
+            async with ann.open("GET", f"{API}/events") as answer:
+                await daemon.say("ADD name=before @daily x")
+                assert await stays.names(1) == ["before"]
+                if ends == "signing out":
+                    assert (await ann.post(f"{API}/auth/logout", {})).status == 200
+                    await daemon.say("ADD name=behind @daily x")
+                else:
+                    await daemon.ask_all([ends, "ADD name=behind @daily x"])
+                with trio.fail_after(PATIENCE_S):
+                    told = b"".join([part async for part in answer.parts()])
+            assert b"behind" not in told
+            assert await stays.names(1) == ["behind"]
 
     trio.run(look)
 

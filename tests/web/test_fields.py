@@ -225,6 +225,19 @@ def test_another_payload_takes_the_place_of_all_of_the_old_one() -> None:
             {"command": "x", "retryPolicy": {"type": "NONE", "maxRetries": 2}, **EVERY_DAY},
             "retryPolicy.maxRetries",
         ),
+        ({"command": "x", "retryPolicy": {"type": "NONE"}, "maxRetries": 3, **EVERY_DAY}, "maxRetries"),
+        (
+            {"command": "x", "retryPolicy": {"type": "FIXED", "delayMs": 10, "maxDelayMs": 5}, **EVERY_DAY},
+            "retryPolicy.maxDelayMs",
+        ),
+        (
+            {"command": "x", "retryPolicy": {"type": "FIXED", "factor": 3}, **EVERY_DAY},
+            "retryPolicy.factor",
+        ),
+        ({"payload": {"command": "x", "timeout": 5}, "timeout": 6, **EVERY_DAY}, "payload.timeout"),
+        ({"type": "webhook", "payload": {"url": "http://a/", "secret": ""}, **EVERY_DAY}, "payload.secret"),
+        ({"command": "x", "schedule": " "}, "schedule"),
+        ({"command": "x", "cronExpression": ""}, "cronExpression"),
     ],
 )  # fmt: skip
 def test_a_refusal_names_the_field(said: dict[str, Any], field: str) -> None:

@@ -33,6 +33,7 @@ def _login(visit: Visit, to: str, who: str = "", error: Refused | None = None) -
         error=error,
         to=inner(to or "/"),
         who=who,
+        over=visit.query("over"),
         registers=visit.request.app.state.settings.allow_registration,
     )
 

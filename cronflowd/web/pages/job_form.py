@@ -23,7 +23,9 @@ from .visit import Page, Visit, Visitor, ref_of
 OPTIONS = ("name", *(key for key in RULES if key != "meta"))
 REPEATED = ("env", "header")  # a line each, NAME=VALUE
 CHOICES = {key: RULES[key].form.split("|") for key in ("prio", "overlap", "catchup", "lost", "type")}
-FIELD_OF_CODE = {"bad-schedule": "schedule", "exists": "name", "cycle": "after", "not-found": "after"}
+FIELD_OF_CODE = {
+    "bad-schedule": "schedule", "exists": "name", "cycle": "after", "not-found": "after", "syntax": "command",
+}  # fmt: skip
 IDEAS = (
     ("every 5 minutes", "every 5 minutes"),
     ("daily at 3 AM", "every night"),
@@ -117,12 +119,8 @@ async def _form(
 
 def field_of(error: Refusal) -> str:
     """Which field a refusal is about: the daemon names the option it stumbled on."""
-    match = re.match(r"\"?([a-z]+)(?:\.[^=\s]+)?=", error.message)
-    if match and (match[1] in OPTIONS or match[1] in REPEATED):
-        return match[1]
-    if re.search(r"\bcommand\b", error.message):
-        return "command"
-    return FIELD_OF_CODE.get(error.code, "")
+    key = error.option.partition(".")[0]
+    return key if key in {*OPTIONS, *REPEATED, "command"} else FIELD_OF_CODE.get(error.code, "")
 
 
 # --- the preview ----------------------------------------------------------------------------------
@@ -217,7 +215,7 @@ def repeated(kind: str, text: str) -> dict[str, str]:
     for line in filter(None, map(str.strip, text.split("\n"))):
         name, sign, value = line.partition("=")
         if not sign or not re.fullmatch(r"[^\s=\"]+", name):
-            raise Refusal("bad-option", f'{kind}= wants NAME=VALUE, one a line; "{line[:60]}" is none')
+            raise Refusal("bad-option", f'{kind}= wants NAME=VALUE, one a line; "{line[:60]}" is none', kind)
         found[f"{kind}.{name}"] = value
     return found
 

@@ -198,7 +198,7 @@ async def history(visit: Visitor, ref: FromPath[str]) -> Page:
         one=one,
         two=two,
         differs=differences(old, new),
-        is_own=may_change(visit, job),
+        is_own=bool(job) and may_change(visit, job),
     )  # fmt: skip
 
 

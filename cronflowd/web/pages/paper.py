@@ -51,8 +51,8 @@ def _moment(context: Context, row: dict[str, Any]) -> Markup:
     """A row of NEXT: by the clock of the job's own zone, with its offset where that is not the daemon's."""
     at = datetime.fromisoformat(row["local_time_with_offset"])
     assert at.tzinfo
-    shown = wording.clock(at, context["now"], at.tzinfo)
     offset = "" if at.utcoffset() == at.astimezone(context["zone"]).utcoffset() else f" {at:%z}"
+    shown = wording.clock(at, context["now"], at.tzinfo, is_here=not offset)
     return Markup('<time datetime="{}">{}{}</time>').format(row["local_time_with_offset"], shown, offset)
 
 

@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from attrs import define, field
 from litestar import MediaType, Response
@@ -25,7 +25,7 @@ from ...base.names import REF
 from ...base.text import format_option
 from .. import envelope
 from ..envelope import Refused, as_refused
-from ..identity import AnyRequest, address_of, by_cookie, caller_of, identity_of
+from ..identity import COOKIE, AnyRequest, address_of, by_cookie, caller_of, identity_of
 from ..line import Answer, Unreachable, nobody
 from ..rest import MAX_PAGE, Asker
 from . import paper, wording
@@ -254,6 +254,10 @@ def make_guest(request: AnyRequest) -> Visit:
 # --- what went wrong ------------------------------------------------------------------------------
 
 
+# What a form sends goes to the page itself, or below the page of one thing.
+_SENT_FROM = re.compile(
+    r"/(?:users|tokens|secrets|sessions|undo|workers)\b|/(?:jobs|runs|flows)/[A-Za-z0-9._-]+"
+)
 TITLES = {
     400: "That cannot be done as it was said", 403: "You may not do this", 404: "There is no such thing",
     405: "There is no such thing", 409: "Something is in the way", 500: "That is a fault of ours",
@@ -281,7 +285,13 @@ def on_error(request: AnyRequest, error: Exception) -> Response[Any]:
 
 
 def to_sign_in(request: AnyRequest) -> Redirect:
-    """First who you are, then back here."""
+    """First who you are, then back here; whoever was signed in is told that he is no longer."""
     path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    to = "/login" if request.method != "GET" or path == "/" else f"/login?next={quote(path, safe='')}"
-    return Redirect(to, status_code=303)
+    is_sent = request.method != "GET"
+    if is_sent:  # the page that it was sent from, or one that is about the same
+        found = _SENT_FROM.match(path)
+        path = found[0] if found else "/"
+    words = {"over": ("sent" if is_sent else "yes") if request.cookies.get(COOKIE) else ""}
+    words |= {"next": path if path != "/" else ""}
+    said = urlencode({key: value for key, value in words.items() if value})
+    return Redirect(f"/login?{said}" if said else "/login", status_code=303)

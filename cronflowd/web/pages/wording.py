@@ -62,15 +62,18 @@ def ago(at: datetime, now: datetime) -> str:
     return f"{number} {unit} ago" if seconds > 0 else f"in {number} {unit}"
 
 
-def clock(at: datetime, now: datetime, zone: tzinfo) -> str:
-    """`02:30`, `yesterday 02:30`, `Mon 2 Nov 02:30`: as much of the day as is needed."""
+def clock(at: datetime, now: datetime, zone: tzinfo, is_here: bool = True) -> str:
+    """`02:30`, `yesterday 02:30`, `Mon 2 Nov 02:30`: as much of the day as is needed.
+
+    Elsewhere it may be tomorrow already: of a zone that is not the reader's the day is called by its name.
+    """
     local, today = at.astimezone(zone), now.astimezone(zone)
     days = (local.date() - today.date()).days
     is_near = local.second and abs((now - at).total_seconds()) < SECONDS_SHOWN_S
     time = f"{local:%H:%M:%S}" if is_near else f"{local:%H:%M}"
-    if days in (-1, 0, 1):
+    if days in (-1, 0, 1) and is_here:
         return ("yesterday ", "", "tomorrow ")[days + 1] + time
-    if 1 < days < 7:
+    if (0 if not is_here else 2) <= days < 7:
         return f"{local:%a} {time}"
     year = f" {local:%Y}" if local.year != today.year else ""
     return f"{local:%a} {local.day} {local:%b}{year} {time}"

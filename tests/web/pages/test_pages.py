@@ -398,3 +398,47 @@ FILES = {
     "/static/icon.svg": "image/svg+xml",
     "/runs/1/log": "text/plain; charset=utf-8",
 }
+
+
+async def test_what_a_job_was_is_told_when_it_is_gone(tmp_path: Path) -> None:
+    """One that is tried once is gone soon, and its revisions answered with a fault of ours."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily x")
+        await daemon.say("SET a command=y")
+        await daemon.say("REMOVE a")
+        for path in ("/jobs/1/history", "/jobs/a/history?from=1&to=2"):
+            answer = await browser.get(path)
+            assert answer.status == 200, path
+            assert "Revisions of" in answer.text and 'action="/jobs/1/rollback"' not in answer.text
+
+
+async def test_a_page_tells_from_where_on_it_is_to_be_told_more(tmp_path: Path) -> None:
+    """What happens while it is on its way must not be missed."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily x")
+        seq = (await daemon.ask("STATUS")).pairs["journal-seq"]
+        assert f'class="live" hidden data-seq="{seq}"' in (await browser.get("/jobs/a")).text
+
+
+async def test_whoever_is_signed_in_no_longer_is_told_so(tmp_path: Path) -> None:
+    """A form that was sent led to an empty door: nobody knew whether it was done, or why it asked again."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily x")
+        page = (await browser.get("/jobs/a")).text
+        assert '<p class="note warn" id="gone" role="alert" hidden>' in page
+        word = SECOND_WORD.search(page)
+        assert word
+        await daemon.say("SESSION END 1")
+        for path, back, words in (
+            ("/jobs/a/run", "%2Fjobs%2Fa", "What you sent was not done"), ("/jobs/new", "%2Fjobs%2Fnew", ""),
+            ("/users", "%2Fusers", ""), ("/pause", "", ""),
+        ):  # fmt: skip
+            answer = await browser.ask("POST", path, form={"csrf": word[1]})
+            to = "/login?over=sent" + (f"&next={back}" if back else "")
+            assert (answer.status, answer.headers["location"]) == (303, to)
+            assert words in (await browser.get(to)).text
+        seen = await browser.get("/jobs/a")
+        assert seen.headers["location"] == "/login?over=yes&next=%2Fjobs%2Fa"
+        door = (await browser.get(seen.headers["location"])).text
+        assert "Your session has ended" in door and "not done" not in door
+        assert "Your session" not in (await Browser(browser.app, headers=dict(HTML)).get("/login")).text

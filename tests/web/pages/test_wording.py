@@ -56,6 +56,22 @@ def test_a_moment_is_told_by_the_clock_where_the_daemon_is(at: str, said: str) -
     assert said == wording.clock(found, NOW, PARIS)
 
 
+@pytest.mark.parametrize(
+    ("at", "said"),
+    [
+        ("2030-01-03T00:00:00Z", "Thu 09:00"),  # tomorrow there and here
+        ("2030-01-02T16:00:00Z", "Thu 01:00"),  # there it is tomorrow already
+        ("2030-01-02T09:00:00Z", "Wed 18:00"),
+        ("2030-01-01T00:00:00Z", "Tue 1 Jan 09:00"),
+    ],
+)
+def test_of_another_zone_the_day_has_its_name(at: str, said: str) -> None:
+    """`tomorrow 09:00 +0900` was the day after tomorrow for whoever read it in the evening in Paris."""
+    found = wording.parse_time(at)
+    assert found
+    assert said == wording.clock(found, NOW, ZoneInfo("Asia/Tokyo"), is_here=False)
+
+
 def test_last_night_begins_at_six_in_the_evening_before_in_the_daemons_zone() -> None:
     """Also on the days when the clock is changed, where a day has not 24 hours."""
     assert datetime(2030, 1, 1, 17, tzinfo=UTC) == wording.evening_before(NOW, PARIS)

@@ -15,7 +15,10 @@
       await new Promise((done) => setTimeout(done, Math.max(0, last + pause - Date.now())));
       last = Date.now();
       const answer = await fetch(location.href, { headers: { "X-Live": "1" }, signal: leaving.signal });
+      // To where one signs in: nothing is filled in again then, so nobody is taken there unasked.
+      if (answer.redirected) one("#gone").hidden = false;
       if (!answer.ok || answer.redirected) return;
+      one("#gone").hidden = true;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
       // What takes long is asked for seldom: a page on a wall is no load.
       pause = Math.max(1500, 10 * (Date.now() - last));
@@ -38,14 +41,22 @@
       if (again) { again = false; refresh(); }
     }
   }
-  let source = null;
+  // The page is as it was at that record of the journal: what has happened since is told.
+  let source = null, seq = one(".live")?.dataset.seq;
   function listen() {
     const wanted = !document.hidden && one("[data-live]") && one(".live");
     if (wanted && !source) {
-      source = new EventSource("/api/v1/events");
+      source = new EventSource(`/api/v1/events?since=${parseInt(seq)}`);
       source.onopen = () => { one(".live").hidden = false; };
-      source.onmessage = refresh;
-      source.onerror = () => { one(".live").hidden = true; };
+      source.onmessage = (event) => { seq = event.lastEventId || seq; refresh(); };
+      source.onerror = () => {
+        one(".live").hidden = true;
+        if (source?.readyState !== EventSource.CLOSED) return;
+        // Refused: for good where one is signed out, else for a while.
+        source = null;
+        refresh();
+        setTimeout(() => { if (one("#gone").hidden) listen(); }, 10000);
+      };
     } else if (!wanted && source) {
       // A browser has six connections to one place for all its tabs: those that nobody sees give theirs back.
       source.close();

@@ -1,0 +1,36 @@
+"""What a refusal carries for programs stands beside its words, and is not read out of them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from cronflowd.base.errors import Refusal, naming, naming_option
+
+ROOT = Path(__file__).parents[2] / "cronflowd"
+
+
+def test_a_refusal_that_is_worded_anew_keeps_what_it_is_about() -> None:
+    """A line of a file says where it is, and which option was wrong."""
+    with pytest.raises(Refusal) as found, naming("line 3", "bad-line"), naming_option("timeout"):
+        raise Refusal("bad-option", "no duration")
+    assert (found.value.code, found.value.message, found.value.option) == (
+        "bad-line", "line 3: timeout=: no duration", "timeout",
+    )  # fmt: skip
+
+
+def test_whoever_says_which_option_is_wrong_says_it_to_programs_too() -> None:
+    """The HTTP door names the field by it; words for people may be worded anew."""
+    mute = []
+    for path in ROOT.rglob("*.py"):
+        if {"net", "executors"} & {*path.relative_to(ROOT).parts}:  # of workers, whose lines have one form
+            continue
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "Refusal" and len(call.args) == 2:
+                words = ast.unparse(call.args[1])
+                if re.match(r"""f?['"]([a-z]+|\{(escape\()?key\)?\})=""", words):
+                    mute.append(f"{path.name}: {words}")
+    assert mute == []
