@@ -25,7 +25,7 @@ COLUMNS = ("node", "role", "control", "workers", "version", "seq", "behind", "cl
 FIRST_FORM = 2  # of records, when there first were clusters
 GONE_FOR = timedelta(days=1)
 ANSWER_S, AGAIN_S = 5.0, 0.02  # for nodes to say that they are awake, and how often is looked
-HEIR, HEIR_S = b"heir", 5.0  # who is to lead next, and for how long that is waited for
+HEIR_S = 5.0  # for so long is whoever is to lead next waited for
 CLOSE_BY = 1000  # records: who lacks no more has them at once
 MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 
@@ -156,12 +156,12 @@ def is_whole(about: About) -> bool:
 def name_heir(shared: Shared, heir: str) -> None:
     lease = Lease(shared.etcd, HEIR_S, lambda why: None)
     lease.grant()
-    shared.transact([], [put(shared.prefix + HEIR, heir.encode(), lease.id)])
+    shared.transact([], [put(shared.heir_key, heir.encode(), lease.id)])
 
 
 def named(shared: Shared) -> str:
     """Who is to lead next; nobody in particular: empty."""
-    entry = shared.get(shared.prefix + HEIR)
+    entry = shared.get(shared.heir_key)
     return entry.value.decode() if entry else ""
 
 

@@ -382,7 +382,7 @@ async def test_who_lacks_a_part_of_the_past_lets_one_lead_that_has_it(
     tell(whole=False)
     assert await node._may_lead(journal), "nobody has it"
     tell(whole=True)
-    heir = node.shared.prefix + roster.HEIR
+    heir = node.shared.heir_key
     node.shared.transact([], [put(heir, b"a")])
     assert await node._may_lead(journal), "it was named"
     node.shared.delete(heir)
