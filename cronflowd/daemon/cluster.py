@@ -137,7 +137,7 @@ class Node:
         self.is_stopping = False  # it was told to
         self.is_named = False  # STEPDOWN has named us: who asked for it here is still to be answered
         self.known_last = 0  # the newest record that etcd has told of
-        self.followed_at_s = 0.0  # on trio's clock: when this node last knew all there was
+        self.followed_at_s: float | None = None  # on trio's clock: when this node last knew all there was
         self._mark = read_mark(settings.data)
         self._directory = self._mark.get("directory") or secrets.token_hex(8)
         self._form = FACTS_VERSION  # of the cluster's records
@@ -626,9 +626,19 @@ class Node:
     def answer(self, question: Any, session: Session, core: Core) -> Reply | Coroutine[Any, Any, Reply]:
         """NODES, LOCAL and STEPDOWN, as the one that leads has them. Raises Refusal."""
         if isinstance(question, q.AnswerAlone):
-            session.is_session = True
+            session.is_session = session.is_local = True
             return Reply("leader", {"role": "leader"})
         return self.show() if isinstance(question, q.Alone) else self._step_down(question, session, core)
+
+    def lag(self, core: Core) -> tuple[float, int]:
+        """How many seconds ago this node knew all there was, and how many records have come since."""
+        if self.epoch:
+            return 0.0, 0
+        if self.followed_at_s is not None:
+            stale_s = trio.current_time() - self.followed_at_s
+        else:  # not in this life: at its newest record
+            stale_s = (core.now() - core.state.told_at).total_seconds()
+        return round(max(0.0, stale_s), 1), max(0, self.known_last - core.last_seq)
 
     async def show(self) -> Reply:
         """NODES. Raises Refusal where etcd does not answer."""

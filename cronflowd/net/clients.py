@@ -89,6 +89,7 @@ class Session:
     known: Known = Known()
     is_doubted: bool = False  # others have shown who they are; it has only said its name
     is_session: bool = False  # silence does not end it: HELLO, AUTH, FORMAT, WATCH, a person typing
+    is_local: bool = False  # LOCAL: of several daemons the one that was dialled answers by itself
     is_live: bool = False  # WATCH, LOG follow: it stays open without any input
     closing: bool = False  # QUIT: what is owed still leaves, no further line is executed
     refused: bool = False  # the line before the one that is being executed

@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -207,6 +208,22 @@ async def test_whoever_asks_a_node_without_etcd_does_not_wait(
             nursery.cancel_scope.cancel()
     assert node.has_looked.is_set()
     assert (node.leader, node.has_joined.is_set()) == (None, False)
+    journal.close()
+
+
+async def test_a_node_tells_how_old_its_answers_may_be(
+    etcd: Etcd, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Any number between hours and days was shown by one that had not reached etcd yet."""
+    node, journal = node_on(tmp_path)
+    state = SimpleNamespace(told_at=NOW)
+    core = cast(Any, SimpleNamespace(state=state, last_seq=1, now=lambda: NOW + timedelta(seconds=90)))
+    assert node.lag(core) == (90.0, 0), "it knows of nothing newer than its own newest record"
+    node.followed_at_s, node.known_last = trio.current_time(), 4
+    await trio.sleep(2.5)
+    assert node.lag(core) == (2.5, 3)
+    node.epoch = 7
+    assert node.lag(core) == (0.0, 0), "what it decides is all there is"
     journal.close()
 
 

@@ -310,7 +310,14 @@ def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode, etcds: E
         ["c", "standby", f"127.0.0.1:{nodes[2].port}"],
     ]
     assert nodes[0].ask("STEPDOWN d")[0].startswith("ERR not-found")
-    assert nodes[0].ask("LOCAL", "QUIT")[0] == "OK leader"
+    local = nodes[0].ask("LOCAL", "LIST", "RUNS", "PING", "STATUS", "QUIT")
+    assert (*local[:4], local[-2]) == (
+        "OK leader",
+        "OK 0 stale=0.0 behind=0",
+        "OK 0 stale=0.0 behind=0",
+        "PONG",
+        "OK 0 tasks stale=0.0 behind=0",
+    )
     assert nodes[1].ask("STEPDOWN c") == ["OK c"]
     assert nodes[2].leads
     wait_until(lambda: not nodes[0].leads)  # while it begins anew it closes who comes
