@@ -314,7 +314,7 @@ class Node:
         return not (self.is_clock_off or await in_thread(self._is_another_whole))
 
     def _is_another_whole(self) -> bool:
-        """Whether another node has all of the past, and this one would have nobody to fetch the rest from."""
+        """Whether another node has all of the past, and would have to give this one the rest first."""
         return not self.lacks.is_none and any(map(roster.is_whole, roster.present(self.shared).values()))
 
     async def _follow(self, core: Core, journal: SharedJournal) -> None:
@@ -610,11 +610,11 @@ class Node:
                     log.warning("this node's clock is off from the leader's by %+.3f s", self.clock_s)
             await trio.sleep(CLOCK_S if leader else LOOK_S)
 
-    async def copy(self) -> None:
-        """Has long output copied from whoever leads, and what this node lacks of the past."""
+    async def copy(self, journal: SharedJournal) -> None:
+        """Has long output copied from whoever leads, and what one of both lacks of the past."""
         await self.has_joined.wait()
         async with trio.open_nursery() as nursery:
-            for each in self.copies, Backlog(self.lacks, self.name):
+            for each in self.copies, Backlog(self.lacks, self.name, journal):
                 nursery.start_soon(
                     each.run, lambda: self.leader.control if self.leader else None, self.secret
                 )

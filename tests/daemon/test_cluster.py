@@ -376,7 +376,7 @@ class Awake(Etcd):
 def test_whoever_is_fit_to_lead_is_handed_to(
     others: dict[str, Any], best: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that lacks a part of the past has nobody to fetch it from, once it leads."""
+    """One that lacks a part of the past would have to be given it by the others first."""
     monkeypatch.setattr(roster, "awake", lambda *_: others)
     assert roster.heir(Shared(FakeEtcd()), {"node": "a"}, 1, 1, "", 2000) == best
 
