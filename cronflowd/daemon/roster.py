@@ -160,9 +160,9 @@ def name_heir(shared: Shared, heir: str) -> None:
 
 
 def named(shared: Shared) -> str:
-    """Who is to lead next; nobody in particular: empty."""
+    """Who is to lead next, and is there; nobody in particular: empty."""
     entry = shared.get(shared.heir_key)
-    return entry.value.decode() if entry else ""
+    return name if entry and (name := entry.value.decode()) in present(shared) else ""
 
 
 def roomy(shared: Shared, us: str) -> list[str]:

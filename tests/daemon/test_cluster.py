@@ -400,11 +400,27 @@ async def test_who_lacks_a_part_of_the_past_lets_one_lead_that_has_it(
     assert await node._may_lead(journal), "nobody has it"
     tell(whole=True)
     heir = node.shared.heir_key
-    node.shared.transact([], [put(heir, b"a")])
+    us = node.shared.node_key("a")
+    node.shared.transact([], [put(heir, b"a"), put(us, b'{"node":"a"}')])
     assert await node._may_lead(journal), "it was named"
     node.shared.delete(heir)
     await trio.sleep(node._lease_s)
     assert await node._may_lead(journal), "the other one does not lead"
+    journal.close()
+
+
+async def test_who_was_to_lead_and_is_gone_is_waited_for_no_longer(
+    etcd: Etcd, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It was killed before it led, its lease has ended, and all others waited on."""
+    node, journal = node_on(tmp_path)
+    node._leaderless_s = trio.current_time()
+    heirs = node.shared.node_key("b")
+    node.shared.transact([], [put(node.shared.heir_key, b"b"), put(heirs, b'{"node":"b"}')])
+    await trio.sleep(2 * node._lease_s)
+    assert not await node._may_lead(journal)
+    node.shared.delete(heirs)
+    assert await node._may_lead(journal)
     journal.close()
 
 
