@@ -626,6 +626,8 @@ class Node:
     def answer(self, question: Any, session: Session, core: Core) -> Reply | Coroutine[Any, Any, Reply]:
         """NODES, LOCAL and STEPDOWN, as the one that leads has them. Raises Refusal."""
         if isinstance(question, q.AnswerAlone):
+            if session.is_carried:  # it is not the first line: that one stays where it was said
+                raise Refusal("syntax", "LOCAL is the first line of a connection, before AUTH, too")
             session.is_session = session.is_local = True
             return Reply("leader", {"role": "leader"})
         return self.show() if isinstance(question, q.Alone) else self._step_down(question, session, core)

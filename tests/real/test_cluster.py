@@ -318,6 +318,8 @@ def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode, etcds: E
         "PONG",
         "OK 0 tasks stale=0.0 behind=0",
     )
+    for lines in (["PING", "LOCAL"], ["HELLO name=me", "LOCAL"]):  # whoever says OK is not who was dialled
+        assert nodes[1].ask(*lines)[1].startswith("ERR syntax LOCAL is the first line")
     assert nodes[1].ask("STEPDOWN c") == ["OK c"]
     assert nodes[2].leads
     wait_until(lambda: not nodes[0].leads)  # while it begins anew it closes who comes
