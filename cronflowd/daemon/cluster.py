@@ -276,7 +276,7 @@ class Node:
         """Takes what is new; True: this node leads."""
         await self._follow(core, journal)
         if self.epoch:  # nobody else writes any more, and while we were cut off all may have changed
-            await in_thread(self._check_cluster, journal.last)
+            await in_thread(self.check_cluster, journal.last)
             return True
         if self.lease is None or not self.lease.is_certain:
             await in_thread(self._enter)
@@ -461,14 +461,14 @@ class Node:
             log.warning("%s", why)
         if self.shared.get(self.shared.cluster_key) is None:
             self._found(state, journal)
-        told, changed = self._check_cluster(journal.last)
+        told, changed = self.check_cluster(journal.last)
         self._check_tz(told, changed)
         self._write_mark(told["id"])
         if self.shared.snapshot_upto() > journal.last and not self._has_next(journal.last):
             trio.from_thread.run(self._begin_with_snapshot, journal)
         self.secret, self._lease_s = told["secret"].encode(), told["lease_s"]
 
-    def _check_cluster(self, last: int) -> tuple[dict[str, Any], int]:
+    def check_cluster(self, last: int) -> tuple[dict[str, Any], int]:
         """What all nodes have in common, and since when. Raises Fatal where it is not ours any more."""
         settings = self.settings
         entry = self.shared.get(self.shared.cluster_key)
@@ -483,12 +483,14 @@ class Node:
                 " --rejoin sets its journal aside"
             )
         known = self.shared.last()
-        if last > known:
-            raise Fatal(
-                Exit.CORRUPT,
-                f"{settings.data} knows record {last}, and etcd only record {known}: it was"
-                " restored to an older state",
+        if last > known and entry:
+            roster.tell_ahead(self.shared, entry, last, self.name)
+        who, seen = (f"{settings.data}", last) if last > known else roster.ahead(told)
+        if seen > known:
+            why = (
+                f"{who} knows record {seen}, and etcd only record {known}: it was restored to an older state"
             )
+            raise Fatal(Exit.CORRUPT, why)
         if entry is None:
             raise Unreachable("the cluster's key is gone")
         self._form = roster.form_of(told)

@@ -19,7 +19,7 @@ from ..base.text import format_time
 from ..engine.facts import FACTS_VERSION
 from ..host.clock import steady_now
 from ..journal.etcd import Etcd, EtcdError, Lease, Unreachable
-from ..journal.shared import Shared, ask_members, changed_at, created_at, put
+from ..journal.shared import Entry, Shared, ask_members, changed_at, created_at, put
 
 COLUMNS = ("node", "role", "control", "workers", "version", "seq", "behind", "clock", "since")
 FIRST_FORM = 2  # of records, when there first were clusters
@@ -70,6 +70,20 @@ def form_of(cluster: About) -> int:
         why = f"the cluster's records have form {form}, and this release knows form {FACTS_VERSION}"
         raise Fatal(Exit.BUG, f"{why}: all other nodes are newer")
     return form
+
+
+def tell_ahead(shared: Shared, cluster: Entry, seq: int, name: str) -> None:
+    """etcd was restored to before a record that a node has: nobody who knows less must lead without it."""
+    told = orjson.loads(cluster.value)
+    told["ahead"] = max(told.get("ahead", [0, ""]), [seq, name])
+    guard = [changed_at(cluster.key, cluster.changed)]
+    shared.transact(guard, [put(cluster.key, orjson.dumps(told))])
+
+
+def ahead(cluster: About) -> tuple[str, int]:
+    """Which node has said so, and of which record."""
+    seq, name = cluster.get("ahead", (0, ""))
+    return f"node {name}", seq
 
 
 def raise_form(shared: Shared, epoch: int, form: int) -> int:
