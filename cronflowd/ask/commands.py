@@ -46,6 +46,10 @@ class Verb:
     def _reads(self) -> bool:
         return bool(self.answer or self.always) and not self.changes
 
+    @property
+    def name(self) -> str:
+        return self.usage.split(" ")[0]
+
     def only_reads(self, rest: str) -> bool:
         """The same with these words."""
         return self.reads or bool(self.looks and re.match(self.looks, rest, re.IGNORECASE))
@@ -361,4 +365,4 @@ _ROWS = (
     Verb(nothing(q.Alone), "PING", "PONG", always=Reply("PONG"), anybody=True),
     Verb(nothing(q.Alone), "QUIT", "ends the connection", "quit", anybody=True),
 )  # fmt: skip
-VERBS = {row.usage.split(" ")[0]: row for row in _ROWS}
+VERBS = {row.name: row for row in _ROWS}

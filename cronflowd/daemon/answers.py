@@ -61,6 +61,7 @@ from .turns import gather, in_turns
 
 log = logging.getLogger("cronflowd.answers")
 
+FROM_MEMORY = frozenset("STATUS LIST GET RUNS LOG NEXT WHY PROVE WORKERS HISTORY".split())  # after LOCAL
 MAX_FEEDS = 1000
 MAX_EMITTED = 500  # events for which tasks have yet to fire, before the next one waits
 LOOK_S, LONGEST_WAIT_S = 0.01, 10.0  # whether they have
@@ -151,12 +152,28 @@ class Answers:
             return verb.always
         if verb.answer:
             answer: Answer = getattr(self, f"_{verb.answer}")(question, session)
-            return answer
+            return self._as_of(answer) if session.is_local and verb.name in FROM_MEMORY else answer
         if type(question) not in _SLOW or (type(question) is o.AddTask and not question.spec.options.skip):
             return self._submit(question, session, now)
         if calendars := _calendars_of(question):
             return self._learn_first(calendars, question, session)
         return self._submit(question, session, now)
+
+    def _as_of(self, answer: Answer) -> Answer:
+        """After LOCAL: with how old it may be, and how many records this node lacks."""
+        if not isinstance(answer, Reply):
+            return self._as_of_later(answer)
+        assert self.node
+        stale_s, behind = self.node.lag(self.core)
+        values = answer.values | {"stale": stale_s, "behind": behind}
+        return replace(
+            answer, text=f"{answer.text} stale={stale_s:.1f} behind={behind}".strip(), values=values
+        )
+
+    async def _as_of_later(self, answer: Coroutine[Any, Any, Reply]) -> Reply:
+        told = self._as_of(await answer)
+        assert isinstance(told, Reply)
+        return told
 
     def _submit(self, question: Any, session: Session, now: datetime | None = None) -> Answer:
         if session.known.rank < USER:
@@ -228,8 +245,7 @@ class Answers:
                 meant = verb.parse(rest, self._context)
                 if isinstance(meant, q.SetUser | q.PutSecret):
                     return repr(meant).encode()
-        word = verb.usage.split(" ")[0]
-        raise Refusal("syntax", f"ONCE is for what changes tasks or tokens in one decision, not {word}")
+        raise Refusal("syntax", f"ONCE is for what changes tasks or tokens in one decision, not {verb.name}")
 
     async def _await_once(self, answer: Coroutine[Any, Any, Reply], session: Session) -> Reply:
         try:

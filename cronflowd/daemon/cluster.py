@@ -137,7 +137,7 @@ class Node:
         self.is_stopping = False  # it was told to
         self.is_named = False  # STEPDOWN has named us: who asked for it here is still to be answered
         self.known_last = 0  # the newest record that etcd has told of
-        self.followed_at_s = 0.0  # on trio's clock: when this node last knew all there was
+        self.followed_at_s: float | None = None  # on trio's clock: when this node last knew all there was
         self._mark = read_mark(settings.data)
         self._directory = self._mark.get("directory") or secrets.token_hex(8)
         self._form = FACTS_VERSION  # of the cluster's records
@@ -276,7 +276,7 @@ class Node:
         """Takes what is new; True: this node leads."""
         await self._follow(core, journal)
         if self.epoch:  # nobody else writes any more, and while we were cut off all may have changed
-            await in_thread(self._check_cluster, journal.last)
+            await in_thread(self.check_cluster, journal.last)
             return True
         if self.lease is None or not self.lease.is_certain:
             await in_thread(self._enter)
@@ -314,7 +314,7 @@ class Node:
         return not (self.is_clock_off or await in_thread(self._is_another_whole))
 
     def _is_another_whole(self) -> bool:
-        """Whether another node has all of the past, and this one would have nobody to fetch the rest from."""
+        """Whether another node has all of the past, and would have to give this one the rest first."""
         return not self.lacks.is_none and any(map(roster.is_whole, roster.present(self.shared).values()))
 
     async def _follow(self, core: Core, journal: SharedJournal) -> None:
@@ -461,14 +461,14 @@ class Node:
             log.warning("%s", why)
         if self.shared.get(self.shared.cluster_key) is None:
             self._found(state, journal)
-        told, changed = self._check_cluster(journal.last)
+        told, changed = self.check_cluster(journal.last)
         self._check_tz(told, changed)
         self._write_mark(told["id"])
         if self.shared.snapshot_upto() > journal.last and not self._has_next(journal.last):
             trio.from_thread.run(self._begin_with_snapshot, journal)
         self.secret, self._lease_s = told["secret"].encode(), told["lease_s"]
 
-    def _check_cluster(self, last: int) -> tuple[dict[str, Any], int]:
+    def check_cluster(self, last: int) -> tuple[dict[str, Any], int]:
         """What all nodes have in common, and since when. Raises Fatal where it is not ours any more."""
         settings = self.settings
         entry = self.shared.get(self.shared.cluster_key)
@@ -483,12 +483,14 @@ class Node:
                 " --rejoin sets its journal aside"
             )
         known = self.shared.last()
-        if last > known:
-            raise Fatal(
-                Exit.CORRUPT,
-                f"{settings.data} knows record {last}, and etcd only record {known}: it was"
-                " restored to an older state",
+        if last > known and entry:
+            roster.tell_ahead(self.shared, entry, last, self.name)
+        who, seen = (f"{settings.data}", last) if last > known else roster.ahead(told)
+        if seen > known:
+            why = (
+                f"{who} knows record {seen}, and etcd only record {known}: it was restored to an older state"
             )
+            raise Fatal(Exit.CORRUPT, why)
         if entry is None:
             raise Unreachable("the cluster's key is gone")
         self._form = roster.form_of(told)
@@ -610,11 +612,11 @@ class Node:
                     log.warning("this node's clock is off from the leader's by %+.3f s", self.clock_s)
             await trio.sleep(CLOCK_S if leader else LOOK_S)
 
-    async def copy(self) -> None:
-        """Has long output copied from whoever leads, and what this node lacks of the past."""
+    async def copy(self, journal: SharedJournal) -> None:
+        """Has long output copied from whoever leads, and what one of both lacks of the past."""
         await self.has_joined.wait()
         async with trio.open_nursery() as nursery:
-            for each in self.copies, Backlog(self.lacks, self.name):
+            for each in self.copies, Backlog(self.lacks, self.name, journal):
                 nursery.start_soon(
                     each.run, lambda: self.leader.control if self.leader else None, self.secret
                 )
@@ -626,9 +628,21 @@ class Node:
     def answer(self, question: Any, session: Session, core: Core) -> Reply | Coroutine[Any, Any, Reply]:
         """NODES, LOCAL and STEPDOWN, as the one that leads has them. Raises Refusal."""
         if isinstance(question, q.AnswerAlone):
-            session.is_session = True
+            if session.is_carried:  # it is not the first line: that one stays where it was said
+                raise Refusal("syntax", "LOCAL is the first line of a connection, before AUTH, too")
+            session.is_session = session.is_local = True
             return Reply("leader", {"role": "leader"})
         return self.show() if isinstance(question, q.Alone) else self._step_down(question, session, core)
+
+    def lag(self, core: Core) -> tuple[float, int]:
+        """How many seconds ago this node knew all there was, and how many records have come since."""
+        if self.epoch:
+            return 0.0, 0
+        if self.followed_at_s is not None:
+            stale_s = trio.current_time() - self.followed_at_s
+        else:  # not in this life: at its newest record
+            stale_s = (core.now() - core.state.told_at).total_seconds()
+        return round(max(0.0, stale_s), 1), max(0, self.known_last - core.last_seq)
 
     async def show(self) -> Reply:
         """NODES. Raises Refusal where etcd does not answer."""

@@ -103,7 +103,8 @@ class Core:
         # Of workers' connections: no two of this process have the same.
         self.numbers: Iterator[int] = count(1)
         self.rivals = Rivals()
-        self.dropped: dict[tuple[int, int], int] = {}  # characters of output, by run and attempt
+        # Characters of output that are still to be told of, by run and attempt of which any were.
+        self.dropped: dict[tuple[int, int], int] = {}
         self.feeds: list[Feed] = []
         self.holds: Callable[[str, str], bool] | None = None  # whether a line to a worker is sent later
         self.on_pass: Callable[[], object] = lambda: None  # called once a pass: feeds the watchdog
@@ -144,18 +145,27 @@ class Core:
         held = held_run(self.state, worker, run, attempt)
         return held.output_bytes + self.dropped.get((run, attempt), 0) if held else None
 
-    def drop_output(self, worker: str, run: int, size: int) -> None:
-        """So much that has come of a run's output could not be kept, and is not wanted again."""
-        if (held := self.state.runs.get(run)) and held.worker == worker:
-            if len(self.dropped) >= MAX_DROPPED:
-                runs = self.state.runs
-                self.dropped = {key: number for key, number in self.dropped.items() if key[0] in runs}
-            self.dropped[run, held.attempt] = size
+    def drop_output(self, worker: str, run: int, size: int) -> bool:
+        """So much that has come of a run's output could not be kept, and is not wanted again.
+
+        True: it is the first of this attempt.
+        """
+        if not ((held := self.state.runs.get(run)) and held.worker == worker):
+            return False
+        if len(self.dropped) >= MAX_DROPPED:
+            runs = self.state.runs
+            self.dropped = {key: number for key, number in self.dropped.items() if key[0] in runs}
+        is_first = (run, held.attempt) not in self.dropped
+        self.dropped[run, held.attempt] = size
+        return is_first
 
     def take_dropped(self, worker: str, run: int) -> int:
         """How much that was; it is told now."""
         held = self.state.runs.get(run)
-        return self.dropped.pop((run, held.attempt), 0) if held and held.worker == worker else 0
+        if held is None or held.worker != worker or not (size := self.dropped.get((run, held.attempt), 0)):
+            return 0
+        self.dropped[run, held.attempt] = 0
+        return size
 
     def now(self) -> datetime:
         """The wall clock, as the core's one clock reads it."""

@@ -234,7 +234,7 @@ class Daemon:
                 nursery.start_soon(self.compactor.run)
                 nursery.start_soon(self._end_standby, signals, nursery.cancel_scope)
                 nursery.start_soon(node.compare_clocks)
-                nursery.start_soon(node.copy)
+                nursery.start_soon(node.copy, self.journal)
                 nursery.start_soon(node.pay_owed)
                 leader = await node.look_first()
                 logs.say(f"cronflowd standby {self._where()} node={node.name} leader={leader}")

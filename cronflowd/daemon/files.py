@@ -167,6 +167,9 @@ class Files:
         except Refusal as refusal:
             if not refusal.record:
                 raise
+            if await trio.to_thread.run_sync(tasks_file.fingerprint, path) != found:  # and so its lines
+                why = f"{path.name} was changed while it was read ({refusal.message}); nothing was loaded"
+                raise Refusal("busy", why) from None
             line = await trio.to_thread.run_sync(tasks_file.line_of, path, refusal.record)
             code = "bad-line" if refusal.code == "bad-option" else refusal.code
             raise Refusal(code, f"{path.name} line {line}: {refusal.message}") from None

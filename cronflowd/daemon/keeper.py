@@ -9,12 +9,13 @@ from typing import NoReturn
 
 import trio
 
+from ..base.errors import Fatal
 from ..engine.facts import FACTS_VERSION
 from ..host.clock import wall_now
 from ..journal import shared
 from ..journal.etcd import EtcdError, Unreachable
 from ..journal.records import in_form, journal_dir, list_checkpoints
-from ..journal.shared import Deposed, created_at
+from ..journal.shared import created_at
 from ..journal.shared_journal import SharedJournal
 from . import roster
 from .cluster import LOOK_S, Node
@@ -45,10 +46,11 @@ class Keeper:
                     looked_s = trio.current_time()
                     await in_thread(self._look_for_room)
                     await in_thread(roster.note_gone, self._shared, node.epoch, wall_now())
+                    await in_thread(node.check_cluster, journal.committed)
                 await in_thread(self.shorten)
                 if journal.form < FACTS_VERSION:
                     journal.form = await in_thread(roster.raise_form, self._shared, node.epoch, journal.form)
-            except Deposed as error:
+            except Fatal as error:
                 node.on_fatal(error)
             except (Unreachable, EtcdError, FileNotFoundError) as error:  # a newer checkpoint, meanwhile
                 log.debug("etcd: %s", error)

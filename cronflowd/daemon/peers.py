@@ -14,17 +14,25 @@ A node dials the leader's control port and introduces itself, as one that carrie
     PAST record           JSON: the first and the last record for which the file stands that has this one, and
                           how long it is; empty where none has
     READ file offset      bytes of one of these, by its place among them
+    GAPS                  JSON: the form of records that all nodes know, and which the leader lacks: from one
+                          to another, the newest first
+    PUT, data             nothing; the next bytes of a file that has such records
+    FILL record record    nothing; with PUT all has come, and the records from one to the other are to be kept
 """
 
 from __future__ import annotations
 
 import logging
 import socket
+import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import closing
 from datetime import datetime
+from functools import partial
+from pathlib import Path
 from shutil import disk_usage
-from typing import Any, NoReturn, TypeVar
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 import orjson
 import trio
@@ -35,7 +43,7 @@ from ..engine.orders import TellUnwritten
 from ..host.clock import wall_now
 from ..host.setting import Address
 from ..journal import apart
-from ..journal.gaps import Lacks, Part, close, gaps, lines_of, open_past, open_whole
+from ..journal.gaps import PIECE_BYTES, Lacks, Part, close, gaps, lines_of, open_past, open_whole
 from ..journal.records import journal_dir
 from ..journal.shared import seq_in
 from ..journal.shared_journal import SharedJournal
@@ -221,13 +229,14 @@ class Copies:
 class Backlog:
     """A standby's, for as long as it follows: has what it lacks of the past copied, in the background.
 
+    What the leader lacks, which has nobody to ask, it is given as well, and in the same way.
     One file after the other, at a bounded rate and on a connection of its own, so that neither new records
     nor new output wait for it. What was fetched stands in its place, so it goes on where it was after any
     break.
     """
 
-    def __init__(self, lacks: Lacks, name: str) -> None:
-        self._lacks, self._name = lacks, name
+    def __init__(self, lacks: Lacks, name: str, journal: SharedJournal) -> None:
+        self._lacks, self._name, self._journal = lacks, name, journal
         self._directory = journal_dir(lacks.data)
         self._is_over = False
 
@@ -257,19 +266,37 @@ class Backlog:
                 self._fill(peer, first, last)
             for run in sorted(self._lacks.runs, reverse=True):
                 self._fetch_output(peer, run)
+            if told := self._ask(peer, "GAPS"):  # an older one does not know what that is
+                form, lacking = orjson.loads(told)
+                for first, last in lacking:
+                    self._give(peer, form, first, last)
 
     def _fill(self, peer: Peer, first: int, last: int) -> None:
         while first <= last and (told := self._ask(peer, f"PAST {last}")):
             begins, _, size = orjson.loads(told)
             begins = max(first, begins)
-            self._check_room(2 * size)
+            _check_room(self._directory, 2 * size)
             self._lacks.fill(begins, last, self._gently(peer.read(0, size)))
             log.info("the history of records %d to %d was fetched", begins, last)
             last = begins - 1
 
-    def _check_room(self, size: int) -> None:
-        if disk_usage(self._directory).free < size + MARGIN_BYTES:
-            raise OSError(f"{self._directory}: the disk's room is left to what comes")
+    def _give(self, peer: Peer, form: int, first: int, last: int) -> None:
+        """Of these records that the leader lacks those that this node has, the newest first."""
+        while first <= last:
+            if (past := open_past(self._directory, self._journal.open_segment, last, form)) is None:
+                return
+            begins, _, part = past
+            begins, offset = max(first, begins), 0
+            try:
+                while data := part.piece(offset):
+                    self._check_role()
+                    peer.ask("PUT", data)
+                    offset += len(data)
+                    self._lacks.rest(len(data))
+            finally:
+                close([part])
+            self._ask(peer, f"FILL {begins} {last}")
+            last = begins - 1
 
     def _gently(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
         for piece in pieces:
@@ -280,7 +307,7 @@ class Backlog:
     def _fetch_output(self, peer: Peer, run: int) -> None:
         offset = 0
         while data := self._ask(peer, f"OUTPUT {run} {offset}"):
-            self._check_room(len(data))
+            _check_room(self._directory, len(data))
             apart.merge(self._directory, run, data)
             offset += len(data)
             self._lacks.rest(len(data))
@@ -305,6 +332,7 @@ class Asker:
     follows: bool = False  # a standby, that has long output copied
     offered: int = -1  # what it has, when the leader knew so much of what it lacks itself
     state: list[Part] = Factory(list)  # what it is reading
+    given: BinaryIO | None = None  # what it gives
 
 
 class Peers:
@@ -319,6 +347,7 @@ class Peers:
         self._forget_at = self._look_at = TOLD_TOGETHER
         self._waiting: dict[int, trio.Event] = {}  # by run: that one has more of it
         self._followers: list[Asker] = []
+        self._is_filling = threading.Lock()  # two may give the same
         core.holds = self._holds
         token = trio.lowlevel.current_trio_token()
         journal.apart.on_dropped = lambda *about: token.run_sync_soon(self._note_dropped, *about)
@@ -406,6 +435,8 @@ class Peers:
             log.debug("a node left: %s", error)
         finally:
             close(asker.state)
+            if asker.given:
+                asker.given.close()
             if asker.follows:
                 self._followers.remove(asker)
             self._tell(list(self._waiting))
@@ -416,8 +447,8 @@ class Peers:
         if word in ("BEAT", "HAVE", "HERE") and not asker.follows:
             asker.follows = True
             self._followers.append(asker)
-        if word in ("STATE", "PAST", "READ"):
-            return await in_thread(self._read, asker, word, *map(int, more))
+        if word in ("STATE", "PAST", "READ", "GAPS", "PUT", "FILL"):
+            return await in_thread(self._about_past, asker, data, word, *map(int, more))
         if word == "BEAT" and asker.offered not in (-1, self._lacking.looks):
             return b"HERE"
         if word == "HERE":
@@ -442,6 +473,31 @@ class Peers:
             return await in_thread(apart.piece, self._directory, *map(int, more))
         return self._core.now().isoformat().encode() if word == "CLOCK" else b""
 
+    def _about_past(self, asker: Asker, data: bytes, word: str, *numbers: int) -> bytes:
+        if word == "GAPS":
+            return orjson.dumps([self._journal.form, gaps(self._directory)])
+        if word == "PUT":
+            self._keep(asker, data)
+        elif word == "FILL":
+            self._fill(asker, *numbers)
+        else:
+            return self._read(asker, word, *numbers)
+        return b""
+
+    def _keep(self, asker: Asker, data: bytes) -> None:
+        asker.given = asker.given or TemporaryFile(dir=self._directory)  # noqa: SIM115  # `_fill` closes it
+        _check_room(self._directory, asker.given.tell() + len(data))
+        asker.given.write(data)
+
+    def _fill(self, asker: Asker, first: int, last: int) -> None:
+        given, asker.given = asker.given, None
+        assert given
+        with given, self._is_filling:
+            given.seek(0)
+            if any(begins <= first <= last <= ends for begins, ends in gaps(self._directory)):
+                self._lacking.fill(first, last, iter(partial(given.read, PIECE_BYTES), b""))
+                log.info("the history of records %d to %d was given by another node", first, last)
+
     def _read(self, asker: Asker, word: str, number: int = 0, offset: int = 0) -> bytes:
         if word == "READ":
             return asker.state[number].piece(offset)
@@ -455,6 +511,11 @@ class Peers:
         first, last, part = past
         asker.state = [part]
         return orjson.dumps([first, last, part.size])
+
+
+def _check_room(directory: Path, size: int) -> None:
+    if disk_usage(directory).free < size + MARGIN_BYTES:
+        raise OSError(f"{directory}: the disk's room is left to what comes")
 
 
 def _note(table: dict[int, int], words: Iterable[str]) -> dict[int, int]:

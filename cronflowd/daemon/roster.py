@@ -19,13 +19,13 @@ from ..base.text import format_time
 from ..engine.facts import FACTS_VERSION
 from ..host.clock import steady_now
 from ..journal.etcd import Etcd, EtcdError, Lease, Unreachable
-from ..journal.shared import Shared, ask_members, changed_at, created_at, put
+from ..journal.shared import Entry, Shared, ask_members, changed_at, created_at, put
 
 COLUMNS = ("node", "role", "control", "workers", "version", "seq", "behind", "clock", "since")
 FIRST_FORM = 2  # of records, when there first were clusters
 GONE_FOR = timedelta(days=1)
 ANSWER_S, AGAIN_S = 5.0, 0.02  # for nodes to say that they are awake, and how often is looked
-HEIR, HEIR_S = b"heir", 5.0  # who is to lead next, and for how long that is waited for
+HEIR_S = 5.0  # for so long is whoever is to lead next waited for
 CLOSE_BY = 1000  # records: who lacks no more has them at once
 MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 
@@ -70,6 +70,20 @@ def form_of(cluster: About) -> int:
         why = f"the cluster's records have form {form}, and this release knows form {FACTS_VERSION}"
         raise Fatal(Exit.BUG, f"{why}: all other nodes are newer")
     return form
+
+
+def tell_ahead(shared: Shared, cluster: Entry, seq: int, name: str) -> None:
+    """etcd was restored to before a record that a node has: nobody who knows less must lead without it."""
+    told = orjson.loads(cluster.value)
+    told["ahead"] = max(told.get("ahead", [0, ""]), [seq, name])
+    guard = [changed_at(cluster.key, cluster.changed)]
+    shared.transact(guard, [put(cluster.key, orjson.dumps(told))])
+
+
+def ahead(cluster: About) -> tuple[str, int]:
+    """Which node has said so, and of which record."""
+    seq, name = cluster.get("ahead", (0, ""))
+    return f"node {name}", seq
 
 
 def raise_form(shared: Shared, epoch: int, form: int) -> int:
@@ -156,13 +170,13 @@ def is_whole(about: About) -> bool:
 def name_heir(shared: Shared, heir: str) -> None:
     lease = Lease(shared.etcd, HEIR_S, lambda why: None)
     lease.grant()
-    shared.transact([], [put(shared.prefix + HEIR, heir.encode(), lease.id)])
+    shared.transact([], [put(shared.heir_key, heir.encode(), lease.id)])
 
 
 def named(shared: Shared) -> str:
-    """Who is to lead next; nobody in particular: empty."""
-    entry = shared.get(shared.prefix + HEIR)
-    return entry.value.decode() if entry else ""
+    """Who is to lead next, and is there; nobody in particular: empty."""
+    entry = shared.get(shared.heir_key)
+    return name if entry and (name := entry.value.decode()) in present(shared) else ""
 
 
 def roomy(shared: Shared, us: str) -> list[str]:

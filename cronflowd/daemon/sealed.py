@@ -117,6 +117,8 @@ Serve = Callable[[Connection, Sealed], Awaitable[None]]
 class NodeConnection(SealedConnection):
     """One that another node carries here: it is whose that node says."""
 
+    is_carried = True
+
     def __init__(self, plain: Connection, sealed: Sealed) -> None:
         super().__init__(plain)
         self._sealer = sealed

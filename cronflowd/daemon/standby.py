@@ -18,7 +18,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import trio
-from msgspec.structs import replace
 
 from ..ask import commands
 from ..base.errors import Refusal
@@ -28,7 +27,7 @@ from ..host.setting import Address, format_address
 from ..net.clients import Session, serve_client
 from ..net.listeners import Connection, Door, Listener, share_descriptors
 from ..net.outbox import Gate
-from .answers import Answers
+from .answers import FROM_MEMORY, Answers
 from .cluster import Node
 from .sealed import (
     DIAL_S,
@@ -47,7 +46,6 @@ from .sealed import (
 
 LOCAL, RELAY = "LOCAL", "RELAY"
 ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI NODES".split())
-FROM_MEMORY = frozenset("STATUS LIST GET RUNS LOG NEXT WHY PROVE WORKERS HISTORY".split())
 FAREWELL_S = 1.0
 LINGER_S = 12.0  # after the leader's end; it reads on for 10 s itself
 LOOK_S = 1.0  # for a node that has just begun to see who leads
@@ -63,14 +61,10 @@ class LocalAnswers:
     def __init__(self, answers: Answers, node: Node) -> None:
         self._answers = answers
         self._node = node
-        self.enter, self.too_fast, self.look = answers.enter, answers.too_fast, answers.core.now
+        self.enter, self.leave, self.too_fast = answers.enter, answers.leave, answers.too_fast
+        self.look = answers.core.now
         self.gate = Gate()  # nothing here waits for a commit, nor for a lease
         self.last_seq = 0
-        self._local: set[int] = set()  # sessions that said LOCAL, by id
-
-    def leave(self, session: Session) -> None:
-        self._local.discard(id(session))
-        self._answers.leave(session)
 
     def end_batch(self) -> None:
         pass
@@ -81,8 +75,7 @@ class LocalAnswers:
     def handle(self, line: str, session: Session, now: datetime) -> Reply | Awaitable[Reply]:
         """One line, as far as it changes nothing. Raises Refusal."""
         if line.strip().upper() == LOCAL:
-            session.is_session = True
-            self._local.add(id(session))
+            session.is_session = session.is_local = True
             return Reply("standby", {"role": "standby"})
         name = line.split(None, 1)[0].upper()
         if name == RELAY:
@@ -92,24 +85,14 @@ class LocalAnswers:
             commands.find_verb(line)
         if name in ANYTIME:
             return self._answers.handle(line, session, now)
-        if name not in FROM_MEMORY or id(session) not in self._local:
+        if name not in FROM_MEMORY or not session.is_local:
             leader = self._node.leader
-            if id(session) in self._local:
+            if session.is_local:
                 where = f"{leader.text} leads" if leader else "none leads"
                 raise Refusal("not-leader", f"{where}; only who does takes this")
             why = f"{leader.node} at {leader.text} leads, and cannot be reached" if leader else "nobody leads"
             raise Refusal("not-leader", f"none ({why}); nothing was changed")
-        answer = self._answers.handle(line, session, now)
-        return self._as_of(answer) if isinstance(answer, Reply) else self._as_of_later(answer)
-
-    async def _as_of_later(self, answer: Awaitable[Reply]) -> Reply:
-        return self._as_of(await answer)
-
-    def _as_of(self, reply: Reply) -> Reply:
-        stale_s = max(0.0, trio.current_time() - self._node.followed_at_s)
-        behind = max(0, self._node.known_last - self._answers.core.last_seq)
-        values = reply.values | {"stale": round(stale_s, 1), "behind": behind}
-        return replace(reply, text=f"{reply.text} stale={stale_s:.1f} behind={behind}".strip(), values=values)
+        return self._answers.handle(line, session, now)
 
 
 class Standby:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import cast
 
 import attrs
 import trio
@@ -35,6 +36,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 10.0  # between starts of a local worker t
 STEADY_S = 30.0  # one that lived so long is started again at once
 # In our environment, and no settings: the children that we had before we began anew.
 FORMER_WORKER, FORMER_DOOR = "CRONFLOWD_FORMER_WORKER", "CRONFLOWD_FORMER_DOOR"
+FORMER_COMPACTION = "CRONFLOWD_FORMER_COMPACTION"
 CANNOT_START = (OSError, subprocess.SubprocessError)  # no process, no memory, no program; and its pipes
 SEGMENTS_BEFORE_COMPACTION = 4
 COMPACTION_LIMIT_S = 3600.0
@@ -151,6 +153,7 @@ class Compactor:
 
     async def run(self) -> None:
         """Compacts whenever it is due, until cancelled."""
+        await _wait_former(os.environ.pop(FORMER_COMPACTION, ""))  # its files are found by the next one
         while True:
             await self._wanted.wait()
             rest_s = FIRST_REST_S
@@ -160,15 +163,20 @@ class Compactor:
                 rest_s = min(2 * rest_s, LONGEST_REST_S)
             self._wanted = trio.Event()
 
+    def started(self, process: trio.Process) -> None:
+        """Of a compaction, while it runs."""
+        os.environ[FORMER_COMPACTION] = str(process.pid)
+
     async def _compact(self) -> bool:
         settings = self._core.settings
         kept = [str(settings.data), str(settings.history), settings.keep.text]
         command = [sys.executable, "-m", "cronflowd", "compact", *kept]
         why = f"it took longer than {COMPACTION_LIMIT_S:g} s"
+        told = cast(trio.TaskStatus[trio.Process], self)
         with trio.move_on_after(COMPACTION_LIMIT_S):
             try:
                 done = await trio.run_process(
-                    command, capture_stdout=True, check=False, start_new_session=True
+                    command, capture_stdout=True, check=False, start_new_session=True, task_status=told
                 )
                 why = f"exit {done.returncode}" if done.returncode else await self._adopt(done.stdout)
                 if done.returncode == Exit.TRY_AGAIN:
@@ -177,6 +185,8 @@ class Compactor:
                     return True
             except CANNOT_START as error:
                 why = f"it cannot be started: {error}"
+            finally:
+                os.environ.pop(FORMER_COMPACTION, None)
         log.error("the journal could not be compacted, and grows until that works: %s", why)
         return False
 

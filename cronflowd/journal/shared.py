@@ -4,6 +4,7 @@ Below /cronflowd/NAME/ stand
 
     cluster          who the cluster is, and what all its nodes must have in common
     leader           who decides, on its lease. Its create_revision is the epoch
+    heir             who is to lead next, for a few seconds: others wait for it
     nodes/<name>     who is there, on a lease of its own
     known/<name>     the same of those too that were there lately
     r/<first>        the records from number `first` on: the journal's own lines, zlib; see below
@@ -90,6 +91,10 @@ def look(key: bytes) -> Op:
     return {"request_range": {"key": quote(key)}}
 
 
+def remove(key: bytes) -> Op:
+    return {"request_delete_range": {"key": quote(key)}}
+
+
 def created_at(key: bytes, revision: int) -> Op:
     """Compares when a key was made; 0 = it is not there."""
     return {"target": "CREATE", "result": "EQUAL", "key": quote(key), "create_revision": str(revision)}
@@ -108,6 +113,7 @@ class Shared:
         self.prefix = f"/cronflowd/{cluster}/".encode()
         self.leader_key = self.prefix + b"leader"
         self.cluster_key = self.prefix + b"cluster"
+        self.heir_key = self.prefix + b"heir"
         self.snapshot_key = self.prefix + b"snapshot"
         self.nodes_prefix = self.prefix + b"nodes/"
         self.known_prefix = self.prefix + b"known/"
@@ -169,11 +175,10 @@ class Shared:
         """The epoch in which we lead from now on; None while another leads.
 
         `value` is nobody else's and that of no other claim of ours, so that one whose answer was lost
-        is known again.
+        is known again. Nobody is waited for any more who was to lead.
         """
-        told = self.transact(
-            [created_at(self.leader_key, 0)], [put(self.leader_key, value, lease)], [look(self.leader_key)]
-        )
+        lead = [put(self.leader_key, value, lease), remove(self.heir_key)]
+        told = self.transact([created_at(self.leader_key, 0)], lead, [look(self.leader_key)])
         if told.done:
             return told.revision
         leader = told.found[0][0] if told.found and told.found[0] else None

@@ -89,6 +89,8 @@ class Session:
     known: Known = Known()
     is_doubted: bool = False  # others have shown who they are; it has only said its name
     is_session: bool = False  # silence does not end it: HELLO, AUTH, FORMAT, WATCH, a person typing
+    is_carried: bool = False  # here by another node
+    is_local: bool = False  # LOCAL: of several daemons the one that was dialled answers by itself
     is_live: bool = False  # WATCH, LOG follow: it stays open without any input
     closing: bool = False  # QUIT: what is owed still leaves, no further line is executed
     refused: bool = False  # the line before the one that is being executed
@@ -289,6 +291,7 @@ class _Client:
         outbox = Outbox(connection, core.gate, max_outbox)
         outbox.on_drained = self._drained
         self.session = Session(outbox, connection.peer, connection.kind, is_session=connection.kind != "tcp")
+        self.session.is_carried = connection.is_carried
         self._connection = connection
         self._core = core
         self._outbox = outbox

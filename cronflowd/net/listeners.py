@@ -66,6 +66,8 @@ log = logging.getLogger(__name__)
 class Connection:
     """One accepted socket. Its Inlet reads, or one task; sending is the Outbox's alone."""
 
+    is_carried = False  # here by another node
+
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock

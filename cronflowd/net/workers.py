@@ -89,7 +89,7 @@ class Dispatch(Protocol):
     @property
     def limits(self) -> Limits: ...
     def output_of(self, worker: str, run: int, attempt: int) -> int | None: ...
-    def drop_output(self, worker: str, run: int, size: int) -> None: ...
+    def drop_output(self, worker: str, run: int, size: int) -> bool: ...
     def take_dropped(self, worker: str, run: int) -> int: ...
     def submit(self, order: Any, who: str | None = None, now: datetime | None = None) -> Any: ...
     def insist(self, order: Any) -> None: ...
@@ -582,13 +582,17 @@ class Batch:
         """Output, and before it how much no disk had room for; a remark alone may use the reserve."""
         worker = self.link.name
         dropped = self.core.take_dropped(worker, run) if self.core.dropped else 0
+        if not (lines or dropped):
+            return
         try:
             self._submit(o.ReportOutput(worker, run, lines, dropped))
         except Refusal as refusal:
             # Output is the first to go when the disk is full, so that ends can still be written.
-            if not dropped:
+            size = dropped + size_of(line for line in lines if line[0])
+            if self.core.drop_output(worker, run, size):
                 log.warning("output of run %d is dropped: %s", run, refusal)
-            self.core.drop_output(worker, run, dropped + size_of(line for line in lines if line[0]))
+                # At once, and of more with what comes next: whoever is killed now cannot tell it any more.
+                self._report_output(run, [])
 
     def _out(self, rest: str) -> None:
         run, fd, text = _read("OUT", rest)
@@ -610,6 +614,7 @@ class Batch:
         began = bool(self.begun) and self.begun.pop(which, False) is None
         if self.core.dropped:
             self._report_output(int(run), [])
+            self.core.dropped.pop((int(run), int(attempt)), None)
         order = o.ReportEnded(self.link.name, int(run), int(attempt), int(exit_code), details, began)
         self.core.submit(order, None, self.now)
         if self.link.beside:

@@ -131,6 +131,7 @@ class Agent:
         self._has_told_why = False  # it does not leave
         self._new: deque[Job] = deque()  # taken on, and not begun yet
         self._taken = trio.lowlevel.ParkingLot()  # who begins them sleeps here
+        self._ending = trio.Semaphore(BEGUN_A_TURN)  # of those that end at one moment: so many a turn
         self._nursery: trio.Nursery
 
     async def run(self) -> None:
@@ -292,7 +293,8 @@ class Agent:
             ended = await work(job)
         except Exception as error:  # noqa: BLE001  # it is this job's end
             ended = end_of_fault(job, error)
-        self._end(job, ended)
+        async with self._ending:
+            self._end(job, ended)
 
     def _end(self, job: Job, ended: Ended) -> None:
         key = job.order.key

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -83,9 +83,13 @@ async def join(life: Life, leader: Leader, data: Path, last: int = 0) -> None:
     await trio.to_thread.run_sync(fetch)
 
 
-async def fetch_past(lacks: Lacks, leader: Leader, is_done: Callable[[], object]) -> None:
+async def fetch_past(
+    lacks: Lacks, leader: Leader, is_done: Callable[[], object], journal: Any = None
+) -> None:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Backlog(lacks, "b").run, lambda: leader.address, SECRET)
+        nursery.start_soon(
+            Backlog(lacks, "b", journal or cast(Any, None)).run, lambda: leader.address, SECRET
+        )
         await until(is_done)
         nursery.cancel_scope.cancel()
 
@@ -120,6 +124,40 @@ async def test_who_joins_with_a_state_alone_becomes_a_full_copy(life: Life, tmp_
     compare(life, tmp_path / "b")
     assert [file.first for file in list_history(here)][:1] == [1]
     journal.close()
+    life.close()
+
+
+@pytest.mark.parametrize("how", ["one gives it", "two give it", "there is no room at first"])
+async def test_a_leader_is_given_the_past_that_it_lacks(
+    life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It fetches from nobody: as long as it led RUNS and LOG of all that was before were gone."""
+    monkeypatch.setattr(peers, "LOOK_S", 0.01)
+    monkeypatch.setattr(compaction, "MAX_PIECE_BYTES", 6000)  # several files
+    compact(life)
+    live(life, 20)
+    compact(life)
+    live(life, 20)
+    async with a_leader(tmp_path / "a") as one:
+        await join(life, one, tmp_path / "b")
+    here = journal_dir(tmp_path / "b")
+    ((_, last),) = gaps.gaps(here)
+    lacks = Lacks(tmp_path / "a")
+    rooms = iter([0] * (how == "there is no room at first"))
+    monkeypatch.setattr(peers, "disk_usage", lambda _: SimpleNamespace(free=next(rooms, 1 << 40)))
+    async with a_leader(tmp_path / "b") as leader, trio.open_nursery() as nursery:
+        nursery.start_soon(Copies(lacks, "a").run, lambda: leader.address, SECRET)
+        await fetch_past(lacks, leader, lambda: leader.lacks.words() == "nothing", life.journal)
+        if how == "two give it":
+            files = list_history(here)
+            peer = await trio.to_thread.run_sync(Peer, leader.address, SECRET, "c")
+            given = Backlog(lacks, "c", life.journal)
+            with closing(peer):
+                await trio.to_thread.run_sync(given._give, peer, leader.journal.form, 100, last - 1)
+            assert list_history(here) == files, "no record stands there twice"
+        nursery.cancel_scope.cancel()
+    assert next(rooms, None) is None
+    compare(life, tmp_path / "b")
     life.close()
 
 
@@ -186,7 +224,7 @@ async def test_a_change_of_the_leader_reads_nothing_of_the_past(
         a_leader(tmp_path / "c") as other,
         trio.open_nursery() as nursery,
     ):
-        for each in copies, Backlog(lacks, "b"):
+        for each in copies, Backlog(lacks, "b", cast(Any, None)):
             nursery.start_soon(each.run, lambda: leads[-1].address if leads else None, SECRET)
         for leader in one, other, one:
             leads.append(leader)

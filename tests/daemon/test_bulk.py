@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -121,6 +122,28 @@ async def test_a_file_holds_the_tasks_as_they_were_when_it_was_begun(
     paused = {number: spec.pause.why for number, spec in found if spec.pause}
     assert paused == {1: "tea", 3: "tea", 904: "tea", 905: ""}
     assert core.state.unfinished.before is None
+
+
+@pytest.mark.parametrize("later", [b"", b"\n\n\n", None])
+async def test_a_file_that_changes_while_it_is_loaded_is_named_and_no_line_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: bytes | None
+) -> None:
+    """The line was looked for in what stands there now: `x.db line 0`, or a line about something else."""
+    core, _ = make_core(0)
+    circle = '{"schedule": "@after", "command": "true", "jobName": "%s", "after": "%s"}\n'
+    path = tmp_path / "x.db"
+    path.write_text(circle % ("a", "b") + circle % ("b", "a"))
+
+    def read(*about: Any) -> Any:
+        entries = read_tasks(*about)
+        path.unlink() if later is None else path.write_bytes(later)
+        return entries
+
+    monkeypatch.setattr(files.tasks_file, "read_tasks", read)
+    with pytest.raises(
+        Refusal, match=r"busy x.db was changed while it was read .after=: these would wait.*nothing"
+    ):
+        await files.Files(core, tmp_path).load(path, "ann")
 
 
 async def test_no_decision_is_long_where_few_tasks_say_much(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import os
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -113,6 +114,7 @@ async def test_who_looks_after_etcd_outlives_a_compaction_and_begins_anew_when_a
 ) -> None:
     """Between a look at the checkpoints and the opening of one it may go: that must not end the leader."""
     node, journal = node_on(tmp_path)
+    node._belong(State("UTC"), journal)
     monkeypatch.setattr("cronflowd.daemon.keeper.LOOK_S", 0.0)
     monkeypatch.setattr(node, "tell", Mock())
     monkeypatch.setattr(node, "begin_anew", Mock(side_effect=EOFError))
@@ -210,6 +212,22 @@ async def test_whoever_asks_a_node_without_etcd_does_not_wait(
     journal.close()
 
 
+async def test_a_node_tells_how_old_its_answers_may_be(
+    etcd: Etcd, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Any number between hours and days was shown by one that had not reached etcd yet."""
+    node, journal = node_on(tmp_path)
+    state = SimpleNamespace(told_at=NOW)
+    core = cast(Any, SimpleNamespace(state=state, last_seq=1, now=lambda: NOW + timedelta(seconds=90)))
+    assert node.lag(core) == (90.0, 0), "it knows of nothing newer than its own newest record"
+    node.followed_at_s, node.known_last = trio.current_time(), 4
+    await trio.sleep(2.5)
+    assert node.lag(core) == (2.5, 3)
+    node.epoch = 7
+    assert node.lag(core) == (0.0, 0), "what it decides is all there is"
+    journal.close()
+
+
 def test_the_form_of_records_rises_when_all_nodes_know_it(
     etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +247,7 @@ def test_the_form_of_records_rises_when_all_nodes_know_it(
     assert (roster.form_of(told), told["tz"]) == (3, "UTC")
     monkeypatch.setattr(roster, "FACTS_VERSION", 2)
     with pytest.raises(Fatal, match="form 3, and this release knows form 2") as caught:
-        node._check_cluster(journal.last)
+        node.check_cluster(journal.last)
     assert caught.value.status == Exit.BUG
     journal.close()
 
@@ -318,12 +336,12 @@ def test_a_zone_that_is_told_late_takes_no_newer_ones_place(tmp_path: Path, etcd
     key = node.shared.cluster_key
     node.shared.transact([], [put(key, orjson.dumps({"id": "x", "tz": "UTC", "node": "a"}))])
     node._offered = "x"
-    old = node._check_cluster(0)
+    old = node.check_cluster(0)
     for zone, fault in ("Asia/Tokyo", "late"), ("Europe/Rome", ""):
         node.settings = evolve(node.settings, tz=zone)
         etcd.wrong = ["", fault]
         with suppress(Unreachable):
-            node._check_tz(*node._check_cluster(0))
+            node._check_tz(*node.check_cluster(0))
     etcd.arrive()
     assert told_by(etcd, key)["tz"] == "Europe/Rome"
     with pytest.raises(Unreachable, match="this moment"):
@@ -359,9 +377,47 @@ class Awake(Etcd):
 def test_whoever_is_fit_to_lead_is_handed_to(
     others: dict[str, Any], best: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that lacks a part of the past has nobody to fetch it from, once it leads."""
+    """One that lacks a part of the past would have to be given it by the others first."""
     monkeypatch.setattr(roster, "awake", lambda *_: others)
     assert roster.heir(Shared(FakeEtcd()), {"node": "a"}, 1, 1, "", 2000) == best
+
+
+async def test_nobody_leads_where_a_node_has_seen_more_than_etcd_knows(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """etcd was restored: who had been away knew no better, led, and what was acknowledged since was gone."""
+    node, journal = node_on(tmp_path / "a", lines=3)
+    node._belong(State("UTC"), journal)
+    key = node.shared.cluster_key
+    for seq, name in (9, "b"), (8, "c"):
+        before = node.shared.get(key)
+        assert before
+        roster.tell_ahead(node.shared, before, seq, name)
+        roster.tell_ahead(node.shared, before, 99, "late")
+    with pytest.raises(
+        Fatal, match="node b knows record 9, and etcd only record 3: it was restored"
+    ) as caught:
+        node.check_cluster(3)
+    assert caught.value.status == Exit.CORRUPT
+    with pytest.raises(Fatal, match=f"{tmp_path}/a knows record 4, and etcd only record 3"):
+        node.check_cluster(4)
+
+    monkeypatch.setattr("cronflowd.daemon.keeper.LOOK_S", 0.0)
+    monkeypatch.setattr("cronflowd.daemon.keeper.ROOM_S", 0.0)
+    monkeypatch.setattr(node, "tell", Mock())
+    monkeypatch.setattr(node, "on_fatal", Mock(side_effect=EOFError))
+    keeper = Keeper(node, journal)
+    monkeypatch.setattr(keeper, "_look_for_room", Mock())
+    with pytest.raises(EOFError):  # who leads already
+        await keeper.run()
+
+    node.shared._put_record(
+        node.shared.claim(int(etcd.call("lease/grant", {"TTL": "3"})["ID"]), b"{}") or 0,
+        4,
+        zlib.compress(b'{"seq":9,'),
+    )
+    node.check_cluster(3)  # etcd knows that record again
+    journal.close()
 
 
 async def test_who_lacks_a_part_of_the_past_lets_one_lead_that_has_it(
@@ -382,12 +438,28 @@ async def test_who_lacks_a_part_of_the_past_lets_one_lead_that_has_it(
     tell(whole=False)
     assert await node._may_lead(journal), "nobody has it"
     tell(whole=True)
-    heir = node.shared.prefix + roster.HEIR
-    node.shared.transact([], [put(heir, b"a")])
+    heir = node.shared.heir_key
+    us = node.shared.node_key("a")
+    node.shared.transact([], [put(heir, b"a"), put(us, b'{"node":"a"}')])
     assert await node._may_lead(journal), "it was named"
     node.shared.delete(heir)
     await trio.sleep(node._lease_s)
     assert await node._may_lead(journal), "the other one does not lead"
+    journal.close()
+
+
+async def test_who_was_to_lead_and_is_gone_is_waited_for_no_longer(
+    etcd: Etcd, tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """It was killed before it led, its lease has ended, and all others waited on."""
+    node, journal = node_on(tmp_path)
+    node._leaderless_s = trio.current_time()
+    heirs = node.shared.node_key("b")
+    node.shared.transact([], [put(node.shared.heir_key, b"b"), put(heirs, b'{"node":"b"}')])
+    await trio.sleep(2 * node._lease_s)
+    assert not await node._may_lead(journal)
+    node.shared.delete(heirs)
+    assert await node._may_lead(journal)
     journal.close()
 
 

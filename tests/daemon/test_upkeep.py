@@ -166,6 +166,44 @@ async def test_the_former_door_of_who_begins_anew_is_waited_for(
         nursery.cancel_scope.cancel()
 
 
+async def test_the_former_compaction_of_who_begins_anew_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It works on, a minute for a million tasks, and stayed a zombie from then on."""
+    began, ended, environment = trio.Event(), trio.Event(), list[dict[str, str]]()
+
+    async def take_long(command: Any, *, task_status: Any, **_: Any) -> None:
+        task_status.started(former)
+        environment.append(dict(os.environ))
+        began.set()
+        await ended.wait()
+        raise OSError
+
+    former = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    assert former.stdin
+    monkeypatch.setattr(trio, "run_process", take_long)
+    compactor = upkeep.Compactor(cast(Core, _Core()), trio.Lock())
+    compactor.look()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(compactor.run)
+        await began.wait()
+        nursery.cancel_scope.cancel()
+    assert upkeep.FORMER_COMPACTION not in os.environ, "it has ended"
+
+    monkeypatch.setenv(upkeep.FORMER_COMPACTION, environment[0][upkeep.FORMER_COMPACTION])
+    began = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(compactor.run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not began.is_set(), "its lock is held"
+        former.stdin.close()
+        with trio.fail_after(PATIENCE_S):
+            await began.wait()
+        nursery.cancel_scope.cancel()
+    assert not Path(f"/proc/{former.pid}").exists(), "it is no zombie"
+    former.wait()
+
+
 @pytest.mark.parametrize(("name", "stdin"), [("/dev/stdin", 0), ("/dev/fd/63", subprocess.DEVNULL)])
 async def test_settings_on_standard_input_are_the_local_worker_s_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, stdin: int
@@ -193,7 +231,8 @@ async def _hang(*_: Any, **__: Any) -> None:
 
 def test_what_a_process_tells_itself_is_no_setting() -> None:
     """It would be read as one at the next HUP: a process's number for the slots of the local worker."""
-    told = {upkeep.FORMER_WORKER, upkeep.FORMER_DOOR, cluster.AGAIN, cluster.OWED, systemd.HANDED}
+    told = {upkeep.FORMER_WORKER, upkeep.FORMER_DOOR, upkeep.FORMER_COMPACTION}
+    told |= {cluster.AGAIN, cluster.OWED, systemd.HANDED}
     assert not told & {row.variable for kind in config.PROGRAMS for row in config.table(kind)}
 
 

@@ -112,6 +112,19 @@ def test_the_epoch_grows_with_every_leader(tmp_path: Path) -> None:
     assert sorted(set(epochs)) == epochs
 
 
+def test_whoever_leads_is_not_waited_for_any_more() -> None:
+    """It may end at once: all others would wait until what named it has ended, longer than for a lease."""
+    etcd = FakeEtcd()
+    one, other = Node(etcd, "a"), Node(etcd, "b")
+    one.claim()
+    one.shared.transact([], [put(one.shared.heir_key, b"b")])
+    other.claim()
+    assert one.shared.get(one.shared.heir_key), "it does not lead yet"
+    etcd.let_go(one.lease.id)
+    other.claim()
+    assert (bool(other.epoch), one.shared.get(one.shared.heir_key)) == (True, None)
+
+
 def test_nobody_else_leads_while_a_lease_is_held() -> None:
     """And it is held a little longer than its holder believes."""
     etcd = FakeEtcd()

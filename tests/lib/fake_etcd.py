@@ -149,6 +149,10 @@ class FakeEtcd:
             if "request_put" in each:
                 self._put(each["request_put"])
                 responses.append({"response_put": {}})
+            elif "request_delete_range" in each:
+                for key in self._keys(each["request_delete_range"]):
+                    del self.entries[key]
+                responses.append({"response_delete_range": {}})
             else:
                 responses.append({"response_range": self._kv_range(each["request_range"])})
         return {"responses": responses} | ({"succeeded": True} if holds else {})

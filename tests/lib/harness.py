@@ -108,6 +108,7 @@ class Wire:
     """One connection in memory: a `listeners.Connection` to the server, two buffers to the transcript."""
 
     kind: ClassVar[str] = "tcp"
+    is_carried = False
 
     def __init__(self, peer: str) -> None:
         self.peer = peer

@@ -77,8 +77,8 @@ def test_output_that_no_disk_had_room_for_is_told_with_the_run_s_end() -> None:
     life = Life()
     life.disk.is_full = True
     life.hear("OUT 1 1 four", "OUT 2 1 x", "OUT 1 2 \\udcff\\", "DONE 1 1 0")
-    assert life.log(1) == [TOLD.format(6)]
-    assert life.core.dropped == {(2, 1): 2}
+    assert life.log(1) == [TOLD.format(5), TOLD.format(1)]
+    assert life.core.dropped == {(2, 1): 0}
 
 
 def test_output_that_no_disk_had_room_for_is_told_where_it_is_missing() -> None:
@@ -90,7 +90,21 @@ def test_output_that_no_disk_had_room_for_is_told_where_it_is_missing() -> None:
     life.disk.is_full = False
     life.hear("OUT 1 1 third")
     assert life.log(1) == ["first", TOLD.format(7), "third"]
+    life.hear("DONE 1 1 0")
     assert life.core.dropped == {}
+
+
+def test_that_output_is_dropped_is_told_before_anybody_can_be_killed() -> None:
+    """The daemon was killed, or another one led, before the run ended: its LOG looked whole."""
+    life = Life()
+    life.disk.is_full = True
+    life.hear("OUT 1 1 four")
+    assert life.log(1) == [TOLD.format(5)]
+    life.hear(*["OUT 1 1 and more"] * 50)
+    assert life.log(1) == [TOLD.format(5)], "what is set aside for remarks is not used up by one run"
+    assert life.core.output_of("w1", 1, 1) == 5 + 50 * 9
+    life.hear("DONE 1 1 0")
+    assert life.log(1) == [TOLD.format(5), TOLD.format(50 * 9)]
 
 
 def test_what_was_dropped_has_come_all_the_same_and_doubles_nothing_after_a_broken_link() -> None:

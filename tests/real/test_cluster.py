@@ -199,6 +199,10 @@ def test_an_etcd_that_knows_less_than_a_node_is_no_cluster(start_node: StartNode
     one.process = None
     status, said = one.start_and_fail()
     assert (status, f"knows record {last}, and etcd only record {last - 1}" in said) == (65, True)
+    status, said = start_node(
+        "b", run=False
+    ).start_and_fail()  # who knows nothing of that does not lead, either
+    assert (status, f"node a knows record {last}, and etcd only record {last - 1}" in said) == (65, True)
 
 
 def test_a_standby_looks_again_before_it_leads(start_node: StartNode, etcds: Etcds) -> None:
@@ -310,7 +314,16 @@ def test_nodes_are_shown_and_one_is_told_to_lead(start_node: StartNode, etcds: E
         ["c", "standby", f"127.0.0.1:{nodes[2].port}"],
     ]
     assert nodes[0].ask("STEPDOWN d")[0].startswith("ERR not-found")
-    assert nodes[0].ask("LOCAL", "QUIT")[0] == "OK leader"
+    local = nodes[0].ask("LOCAL", "LIST", "RUNS", "PING", "STATUS", "QUIT")
+    assert (*local[:4], local[-2]) == (
+        "OK leader",
+        "OK 0 stale=0.0 behind=0",
+        "OK 0 stale=0.0 behind=0",
+        "PONG",
+        "OK 0 tasks stale=0.0 behind=0",
+    )
+    for lines in (["PING", "LOCAL"], ["HELLO name=me", "LOCAL"]):  # whoever says OK is not who was dialled
+        assert nodes[1].ask(*lines)[1].startswith("ERR syntax LOCAL is the first line")
     assert nodes[1].ask("STEPDOWN c") == ["OK c"]
     assert nodes[2].leads
     wait_until(lambda: not nodes[0].leads)  # while it begins anew it closes who comes

@@ -20,7 +20,7 @@ import trio
 from cronflowd.worker import agent as agents
 from cronflowd.worker import program
 from cronflowd.worker.executors import processes
-from cronflowd.worker.executors.job import Ended, Executor, Job
+from cronflowd.worker.executors.job import Ended, Executor, Job, as_task
 from cronflowd.worker.executors.processes import EVENTS_A_TURN, Process
 from tests.lib.fake_daemon import fake_daemon
 from tests.lib.waiting import until
@@ -112,6 +112,24 @@ async def test_a_worker_that_is_told_twice_to_end_ends_its_jobs_in_turns(
         agent.leave()
         assert await most_in_a_turn(lambda: len(killed), 200) <= 2 * agents.BEGUN_A_TURN
         await until(lambda: not agent.jobs)
+
+
+async def test_jobs_that_end_at_one_moment_are_ended_in_turns(spool_dir: Path) -> None:
+    """Each end is a line of the spool: those of ten thousand sleeps were one pass of a tenth of a second."""
+    moment = trio.Event()
+
+    async def wait(job: Job) -> Ended:
+        job.start()
+        await moment.wait()
+        return Ended(0)
+
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        agent.table["sleep"] = Executor(as_task(wait))
+        visitor = await daemon.worker()
+        await visitor.say(*[f"RUN {run} 1 {SLEEPER}" for run in range(200)])
+        await until(lambda: sum(job.is_started for job in agent.jobs.values()) == 200)
+        moment.set()
+        assert await most_in_a_turn(lambda: len(agent.reports), 200) <= 2 * agents.BEGUN_A_TURN
 
 
 async def test_few_jobs_are_begun_in_a_turn_where_each_takes_long(
