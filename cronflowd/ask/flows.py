@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 
-from ..base.replies import Reply
+from ..base.replies import Reply, Row
 from ..base.walks import SLICE, in_order, in_slices, page
 from ..engine.definitions import find_task
 from ..engine.dependencies import hang_together
@@ -21,7 +21,7 @@ from ..engine.state import State
 from ..tasks.reasons import in_words
 from ..tasks.task import Task
 from . import questions as q
-from .views import Row, map_rows, task_state
+from .views import map_rows, task_state
 
 FLOW_COLUMNS = ("id", "jobName", "tasks", "flow", "state", "begun", "ended")
 TASK_COLUMNS = ("id", "jobName", "state", "after", "last", "ended", "turn", "run")

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from ..base.replies import Reply
+from ..base.replies import Reply, Row
 from ..base.walks import in_order, in_slices, page
 from ..engine.state import State
 from ..schedules.zones import EPOCH
 from ..tasks.task import Task
 from . import questions as q
-from .views import Row, map_rows, task_state, tell_total
+from .views import map_rows, task_state, tell_total
 
 SEARCHED = 65_536  # characters of commands, before others have their turn
 LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command", "last", "ended", "paused")

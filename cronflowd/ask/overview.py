@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import PAIR_COLUMNS, Reply, Row
 from ..base.text import format_time
 from ..base.walks import SLICE, in_slices
 from ..engine.ledger import DISPOSITIONS
@@ -29,9 +29,9 @@ from ..tasks.reasons import in_words
 from ..tasks.task import Run, Task
 from . import questions as q
 from .stats import success_of
-from .views import MOMENT_COLUMNS, PAIR_COLUMNS, Row, moments_to_come, task_state
+from .views import MOMENT_COLUMNS, moments_to_come, task_state
 
-BIG_STEP_S = 60.0
+TOLD_STEP_S = 60.0  # a clock set by less is no news
 STEP_TOLD = timedelta(hours=1)  # so long after the clock was set
 MAX_LANES = 1000  # that are looked at for the run that has waited longest
 DAY = timedelta(days=1)
@@ -68,7 +68,7 @@ def _troubles(state: State, query: q.AskHealth, now: datetime, is_full: bool) ->
         yield "notifications", f"{last.name} did not arrive, {in_words(last.failure.why)}"
     yield "clock", "not set: it shows an earlier time than can be" if now < OLDEST_TIME else ""
     step_s, step_at = state.last_step_s, state.last_step_at
-    if step_s and step_at and abs(step_s) >= BIG_STEP_S and now - step_at < STEP_TOLD:
+    if step_s and step_at and abs(step_s) >= TOLD_STEP_S and now - step_at < STEP_TOLD:
         yield "clock", f"it was set by {step_s:+.0f} s at {format_time(step_at)}"
 
 

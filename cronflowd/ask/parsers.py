@@ -31,7 +31,7 @@ from ..tasks.options import (
     set_options,
 )
 from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule, check_phrase_rest
-from ..tasks.task import ENDED, TaskSpec, make_spec, parse_json, parse_record
+from ..tasks.task import ENDED, UNDER_WAY, TaskSpec, make_spec, parse_json, parse_record
 from . import grammar as g
 from . import questions as q
 from .grammar import Context, Parser, WrongWords
@@ -50,7 +50,7 @@ _STATES_ALSO = {
     "scheduled": "enabled active on ready", "paused": "disabled suspended off", "idle": "inactive ended",
     "unreadable": "broken invalid",
 }  # fmt: skip
-RUN_STATES = ("queued", "sent", "running", *sorted(ENDED))
+RUN_STATES = (*UNDER_WAY, *sorted(ENDED))
 
 
 # --- tasks ----------------------------------------------------------------------------------

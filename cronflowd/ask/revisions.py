@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define
 
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import Reply, Row
 from ..base.text import escape, format_time, shorten
 from ..base.walks import page
 from ..engine.changelog import Change, Step, Was, whole
@@ -20,7 +20,6 @@ from . import questions as q
 MAX_VALUE = 200  # characters of each side of a difference
 LOG_COLUMNS = ("change", "time", "who", "what")
 REVISION_COLUMNS = ("rev", "time", "who", "change")
-Row = tuple[Any, ...]
 
 
 def show_history(state: State, query: q.ShowHistory) -> Reply:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from attrs import evolve, frozen
 
 from ..base.errors import Refusal
-from ..base.replies import JsonOnly, Reply
+from ..base.replies import PAIR_COLUMNS, JsonOnly, Reply, Row
 from ..base.text import format_option, format_time
 from ..base.walks import in_order, in_slices, page
 from ..engine.definitions import find_task
@@ -60,11 +60,9 @@ CHANGE_COLUMNS = ("id", "jobName", "change", "what", "old", "new")
 DIFFERENCE_COLUMNS = ("id", "jobName", "zone", "old", "new", "remark")
 MAX_COUNTED = 5000  # moments that are looked through for the end that count= sets
 MAX_OWN_DIFFERENCES = 1000  # of a task that has less than its schedule
-PAIR_COLUMNS = ("key", "value")
 MOMENT_COLUMNS = ("local time with offset", "UTC", "remark")
 FAILED_COLUMNS = ("id", "jobName", "run", "state", "due", "ended", "exit", "why", "since")
 FEW_MOMENTS = 5  # of NEXT, which are found in one go
-Row = tuple[Any, ...]
 T = TypeVar("T")
 
 

@@ -30,11 +30,10 @@ from ..web.talks import (
     read_jobs,
     run_now,
 )
-from .over_http import TIMEOUT_S, CronflowError
+from .over_http import TIMEOUT_S, CronflowError, Json
 
 RECEIVE_BYTES = 65_536
 
-Json = dict[str, Any]
 Rows = list[dict[str, Any]]
 T = TypeVar("T")
 

@@ -34,7 +34,7 @@ from ..ask import questions as q
 from ..ask.revisions import find_revision, show_history
 from ..base.errors import Refusal
 from ..base.proofs import key_of
-from ..base.replies import Reply, format_status
+from ..base.replies import PAIR_COLUMNS, Reply, format_status
 from ..engine import expectations
 from ..engine import orders as o
 from ..engine.access import ADMIN, USER
@@ -55,7 +55,7 @@ from .cluster import Node
 from .core import Core
 from .feeds import Watcher, WatchHub
 from .files import Files
-from .hindsight import Hindsight
+from .hindsight import Answer, Hindsight
 from .logins import Logins
 from .turns import gather, in_turns
 
@@ -67,7 +67,6 @@ LOOK_S, LONGEST_WAIT_S = 0.01, 10.0  # whether they have
 MAX_WATCHES = 16  # of one connection: each has a call for every reply, and a place that others may want
 
 T = TypeVar("T")
-Answer = Reply | Coroutine[Any, Any, Reply]
 
 
 def _always(as_json: bool) -> dict[Any, str]:
@@ -359,7 +358,7 @@ class Answers:
         core, count = self.core, self.core.state.count_own()
         known = views.status_rows(core.state, core.now())
         rows = figures.status(core, self.doors, self.data, self.files.edited)
-        reply = Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
+        reply = Reply(f"{count} tasks", {"tasks": count}, PAIR_COLUMNS, chain(known, rows))
         return self.node.tell_status(reply) if self.node else reply
 
     def _cluster(self, question: Any, session: Session) -> Answer:
@@ -380,7 +379,7 @@ class Answers:
         rows = [("now", core.now()), ("zone", self.default_tz), ("zone-data", data_version())]
         rows += [("last-step-s", core.state.last_step_s), ("last-step-at", core.state.last_step_at)]
         rows += [(f"worker-{name}", link.clock_text()) for name, link in sorted(core.links.items())]
-        return Reply("", {}, views.PAIR_COLUMNS, rows, "rows")
+        return Reply("", {}, PAIR_COLUMNS, rows, "rows")
 
     # --- seeing ahead ---
 

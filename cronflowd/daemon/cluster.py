@@ -34,7 +34,7 @@ from msgspec.structs import replace
 from .. import __version__
 from ..ask import questions as q
 from ..base.errors import Exit, Fatal, Refusal
-from ..base.replies import Reply, format_status
+from ..base.replies import Reply, Row, format_status
 from ..base.text import format_time
 from ..engine.facts import FACTS_VERSION, OutputReceived
 from ..engine.state import State
@@ -634,7 +634,7 @@ class Node:
         """NODES. Raises Refusal where etcd does not answer."""
         return Reply("", {}, roster.COLUMNS, await in_thread(self._rows), "rows")
 
-    def _rows(self) -> list[roster.Row]:
+    def _rows(self) -> list[Row]:
         try:
             with closing(self._new_etcd()) as etcd:
                 return roster.rows(Shared(etcd, self.settings.cluster))

@@ -26,7 +26,7 @@ from ..ask.kept import Kept
 from ..ask.parsers import RUN_STATES
 from ..base import output
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import Reply, Row
 from ..base.text import escape, format_time
 from ..engine.definitions import find_task
 from ..engine.state import State
@@ -375,7 +375,7 @@ class Hindsight:
         return Reply(str(feed.count), {"rows": feed.count})
 
 
-def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:
+def _why_reply(rows: Iterable[Row], disposition: str) -> Reply:
     return Reply(disposition, {"disposition": disposition}, ("time", "what"), rows)
 
 

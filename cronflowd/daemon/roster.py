@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from ..base.errors import Exit, Fatal, Refusal
+from ..base.replies import Row
 from ..base.text import format_time
 from ..engine.facts import FACTS_VERSION
 from ..host.clock import steady_now
@@ -29,7 +30,6 @@ HEIR, HEIR_S = b"heir", 5.0  # who is to lead next, and for how long that is wai
 CLOSE_BY = 1000  # records: who lacks no more has them at once
 MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 
-Row = tuple[Any, ...]
 About = dict[str, Any]
 
 

@@ -17,7 +17,7 @@ from msgspec import structs
 
 from ..base.errors import Refusal, about_record
 from ..base.names import check_name, id_of_name
-from ..base.replies import NOTE_COLUMNS, Reply
+from ..base.replies import NOTE_COLUMNS, Reply, Row
 from ..base.text import escape, format_option, format_time
 from ..base.walks import Numbered, Parted
 from ..schedules.words import named_zone
@@ -39,7 +39,7 @@ from . import orders as o
 from .changelog import ids_of_others
 from .dependencies import check_circles, find_circle, refuse_circle, settle_after
 from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
-from .notices import Row, notes
+from .notices import notes
 from .placement import send_at_once
 from .rules import Decision, Limits, Rule, Rules, check_limit
 from .state import State

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..base.errors import Refusal, naming
 from ..base.names import check_name, id_of_name
-from ..base.replies import NOTE_COLUMNS, Reply
+from ..base.replies import NOTE_COLUMNS, Reply, Row
 from ..base.text import escape, format_time
 from ..base.walks import in_slices
 from ..schedules.english import parse_moment
@@ -33,7 +33,6 @@ MAX_EXPECTATIONS = 10_000
 MAX_DESC_BYTES = 1024
 AT_ONCE = 50  # whose moments are found anew in one decision
 MIN_INTERVAL_S = 1.0
-Row = tuple[Any, ...]
 COLUMNS = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc", "start")
 NOBODY = ("note", "nobody is told: give notify=, or start the daemon with --notify")
 

@@ -14,7 +14,7 @@ from attrs import evolve
 from msgspec import structs
 
 from ..base.errors import Refusal, naming
-from ..base.replies import NOTE_COLUMNS, Reply
+from ..base.replies import NOTE_COLUMNS, Reply, Row
 from ..base.text import format_time
 from ..base.walks import Numbered
 from ..tasks.task import Task, TaskSpec
@@ -23,7 +23,6 @@ from . import orders as o
 from .accounts import check_reach
 from .definitions import DEFINE, check_leaving, finish, reload, removed, set_spec
 from .flows import members_of
-from .notices import Row
 from .rules import Decision, Limits, Rule, Rules
 from .runs import RUNS, ask, check_room
 from .state import State

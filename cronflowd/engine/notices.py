@@ -24,6 +24,7 @@ from attrs import evolve, frozen
 from msgspec.structs import replace
 
 from ..base.output import last_lines
+from ..base.replies import Row
 from ..base.text import escape, format_time
 from ..tasks.kinds import CONTROL
 from ..tasks.options import DEFAULTS, set_options
@@ -41,7 +42,6 @@ MAX_UNDER_WAY = 1000  # notifications that wait or run; beyond, all are withheld
 MAX_LINES, MAX_OUTPUT_CHARS = 20, 4096  # of the run's output
 MAX_WHY_CHARS = 500
 PLAIN = ("shell", "script", "echo", "sleep", "calculate")
-Row = tuple[str, str]
 CANNOT_BE_READ = "was not started: its definition cannot be read"
 OPTIONS = set_options(
     DEFAULTS,

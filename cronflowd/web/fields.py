@@ -24,11 +24,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from ..base.errors import Refusal
 from ..schedules.zones import parse_duration
 from ..tasks.kinds import WHOSE
-from ..tasks.options import COMMON, format_options, parse_retry
+from ..tasks.options import COMMON, MASK, format_options, parse_retry
 from ..tasks.options import DEFAULTS as NO_OPTIONS
 from .line import Row
 
-MASK = "***"  # what GET shows of a secret; sent back, it leaves the secret as it is
 DEFAULT_BACKOFF = "5s:x5"  # of maxRetries by itself: 5 s, 25 s, 125 s
 MAX_RETRIES = 1000
 

@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
+from ..tasks.task import UNDER_WAY
 from .envelope import Refused
 from .fields import Job, JobBody, Words, Wrong, about, to_body
 from .identity import AnyRequest
@@ -171,7 +172,7 @@ async def resume_job(asker: Who, job_id: FromPath[str]) -> Response[Success[Job]
 async def cancel_job(asker: Who, job_id: FromPath[str]) -> Success[Cancelled]:
     """All that have not ended yet."""
     await asker.ask(line("GET", ref_of(job_id)))
-    asked = line("RUNS", job_id, state="queued,sent,running")
+    asked = line("RUNS", job_id, state=",".join(UNDER_WAY))
     runs = list(dict.fromkeys(row["run"] for row in (await asker.ask(asked)).rows))
     ended: list[int] = []
     for start in range(0, len(runs), CANCELLED_AT_ONCE):
