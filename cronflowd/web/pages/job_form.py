@@ -16,8 +16,9 @@ from ...base.text import format_option, quote
 from ...tasks.kinds import TYPES
 from ...tasks.options import MASK, RULES
 from ..fields import DEFAULTS
+from ..rest import ref_of
 from .runs import may_change
-from .visit import Page, Visit, Visitor, ref_of
+from .visit import Page, Visit, Visitor
 
 # The fields that are options of the same name; `command`, `schedule` and what repeats stand apart.
 OPTIONS = ("name", *(key for key in RULES if key != "meta"))

@@ -17,8 +17,9 @@ from ...base.errors import Refusal
 from ...tasks.task import ENDED, UNDER_WAY
 from ..events import BEAT, BEAT_S, HEADERS, KIND
 from ..line import Unreachable, is_status
+from ..rest import ref_of
 from .terminal import Terminal
-from .visit import ROWS, Page, Visit, Visitor, ref_of
+from .visit import ROWS, Page, Visit, Visitor
 
 SHOWN = 1000  # rows of output on a page; the file has all
 FILTERS = {
