@@ -19,7 +19,7 @@ from ..base.errors import Refusal, about_record
 from ..base.names import check_name, id_of_name
 from ..base.replies import NOTE_COLUMNS, Reply, Row
 from ..base.text import escape, format_option, format_time
-from ..base.walks import Numbered, Parted
+from ..base.walks import Numbered, Parted, Steps
 from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
 from ..tasks.options import check_given, masked, set_options
@@ -583,12 +583,10 @@ def _all_settled(
 
 def finish(steps: Generator[None, None, T]) -> T:
     """All steps of a plan in one go."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            value: T = end.value
-            return value
+    plan = Steps(steps)
+    for _ in plan:
+        pass
+    return plan.value
 
 
 def loaded(count: int) -> Reply:

@@ -532,8 +532,7 @@ class Worker(WorkerRow, kw_only=True):
 
     @property
     def free(self) -> int:
-        takes_runs = self.connected and not (self.draining or self.leaving)
-        return self.slots - len(self.runs) if takes_runs else 0
+        return self.slots - len(self.runs) if self.takes_runs else 0
 
     @property
     def takes_runs(self) -> bool:

@@ -382,7 +382,8 @@ _PAYLOADS: dict[str, tuple[str, ...]] = {
     "custom": ("handler", "data", "cwd", "env", "user"),
     "echo": ("command", "cwd", "env"), "sleep": ("command", "cwd", "env"), "calculate": ("command",),
 }  # fmt: skip
-_OF_PAYLOAD = ("payload", "body", "expect", "secret", "stdin", "user", "cwd")  # options that a payload says
+_TEXTS = ("expect", "secret", "stdin", "user", "cwd")  # options that are fields of the same name,
+_OF_PAYLOAD = ("payload", "body", *_TEXTS)  # and all that a payload says
 
 
 def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
@@ -416,7 +417,7 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
     for key in _OF_PAYLOAD:
         if old and kind == old.type and kind in WHOSE[key] and key != "secret":  # one not said again stays
             words.say(key, "", "payload")
-    for field in ("expect", "secret", "stdin", "user", "cwd"):
+    for field in _TEXTS:
         if field in given:
             _say_text(words, field, given, old)
     if words.get("cwd") in (".", "./"):  # where the worker is
@@ -658,7 +659,7 @@ def _payload_of(texts: Mapping[str, str]) -> dict[str, Any]:
         if pairs:
             found[field] = pairs
     found |= _data_of(kind, texts)
-    own = (key for key in ("expect", "secret", "stdin", "user", "cwd") if key in fields)
+    own = (key for key in _TEXTS if key in fields)
     return found | {key: texts[key] for key in own if texts[key] != DEFAULTS[key]}
 
 
