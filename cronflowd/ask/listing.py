@@ -46,7 +46,7 @@ def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
         last = task.last_state, task.last_ended_at, paused
         return task.id, task.name, word, task.due_at, spec.schedule.text, spec.command, *last
 
-    reply = Reply("", {}, LIST_COLUMNS, (), "rows")
+    reply = Reply.counted(LIST_COLUMNS)
 
     def rows() -> Iterator[Row | None]:
         every = _by_size(state.tasks.walk()) if query.search else state.tasks.walk()

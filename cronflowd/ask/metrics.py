@@ -111,7 +111,7 @@ def show_metrics(
             if family.name.startswith(query.name):
                 yield from (line if line is None else (line,) for line in family.lines())
 
-    return Reply("", {}, ("line",), rows(), "rows")
+    return Reply.counted(("line",), rows())
 
 
 def _tasks(state: State, now: datetime) -> Iterator[Sample | None]:

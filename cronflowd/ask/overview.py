@@ -96,7 +96,7 @@ def summarize(state: State, now: datetime) -> Reply:
         for found in _moments_of_all(state, now, None, NEXT_OF_ALL):
             yield None if found is None else ("next", f"{format_time(found[1][1])} {found[0].name}")
 
-    return Reply("", {}, PAIR_COLUMNS, rows(), "rows")
+    return Reply.counted(PAIR_COLUMNS, rows())
 
 
 def count_states(state: State, now: datetime) -> Generator[None, None, tuple[Counter[str], int]]:
@@ -126,7 +126,7 @@ def next_of_all(state: State, query: q.ShowNext, now: datetime) -> Reply:
             task, (local, at, remark) = found
             yield at.astimezone(zone).isoformat() if zone else local, at, remark, task.id, task.name
 
-    return Reply("", {}, (*MOMENT_COLUMNS, "id", "jobName"), rows(), "rows")
+    return Reply.counted((*MOMENT_COLUMNS, "id", "jobName"), rows())
 
 
 def _moments_of_all(
@@ -209,7 +209,7 @@ def show_load(state: State, query: q.ShowNext, now: datetime) -> Reply:
         for number, (fires, busy_s) in enumerate(hours, first):
             yield to_instant(number * _HOUR_S), fires, round(busy_s, 3)
 
-    return Reply("", {}, LOAD_COLUMNS, rows(), "rows")
+    return Reply.counted(LOAD_COLUMNS, rows())
 
 
 def _usual_s(state: State) -> Generator[None, None, dict[int, float]]:

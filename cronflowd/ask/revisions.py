@@ -28,7 +28,7 @@ def show_history(state: State, query: q.ShowHistory) -> Reply:
         columns, rows = LOG_COLUMNS, _all(state)
     else:
         columns, rows = REVISION_COLUMNS, _of_one(state, query.ref)
-    return Reply("", {}, columns, page(rows, query.limit, query.offset), "rows")
+    return Reply.counted(columns, page(rows, query.limit, query.offset))
 
 
 def _all(state: State) -> Iterator[Row | None]:

@@ -305,7 +305,7 @@ def list_runs(
         if query.counts:
             tell_total(reply, min(total, query.count_to - 1), total == query.count_to or more())
 
-    reply = Reply("", {}, RUN_COLUMNS, (), "rows")
+    reply = Reply.counted(RUN_COLUMNS)
     # What is only counted is not made a row.
     reply.rows = map_rows(row, page(found(), query.limit, query.offset, query.count_to, tell))
     return reply
@@ -327,7 +327,7 @@ def list_templates(state: State) -> Reply:
         (name, " ".join(format_option(key, masked(key, value)) for key, value in words.items()))
         for name, words in state.templates.items()
     ]
-    return Reply("", {}, ("name", "options"), rows, "rows")
+    return Reply.counted(("name", "options"), rows)
 
 
 def list_failed(state: State, query: q.ListFailed) -> Reply:
@@ -353,7 +353,7 @@ def list_failed(state: State, query: q.ListFailed) -> Reply:
                 in_words(bad.why), bad.since_at,
             )  # fmt: skip
 
-    return Reply("", {}, FAILED_COLUMNS, rows(), "rows")
+    return Reply.counted(FAILED_COLUMNS, rows())
 
 
 def prove(state: State, query: q.ProveLedger) -> Reply:
@@ -397,7 +397,7 @@ def show_next(state: State, query: q.ShowNext, now: datetime) -> Reply:
     if query.within is not None:
         until_at = from_at + query.within
         rows = takewhile(lambda row: row[1] <= until_at, rows)
-    return Reply("", {}, MOMENT_COLUMNS, _one_at_a_time(islice(rows, query.count)), "rows")
+    return Reply.counted(MOMENT_COLUMNS, _one_at_a_time(islice(rows, query.count)))
 
 
 def _one_at_a_time(rows: Iterable[Row]) -> Iterator[Row | None]:
@@ -429,7 +429,7 @@ def describe_schedule(state: State, query: q.DescribeSchedule, now: datetime) ->
         ("zone", schedule.tz),
         ("next", next_at),
     ]
-    return Reply("", {}, PAIR_COLUMNS, rows, "rows")
+    return Reply.counted(PAIR_COLUMNS, rows)
 
 
 def moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[MomentRow]:
@@ -576,7 +576,7 @@ def list_workers(
         )
         for worker in workers
     ]  # fmt: skip
-    return Reply("", {}, WORKER_COLUMNS, rows, "rows")
+    return Reply.counted(WORKER_COLUMNS, rows)
 
 
 def _told_can(worker: Worker) -> Iterator[str]:
@@ -598,7 +598,7 @@ def list_types(state: State) -> Reply:
                 names = [worker.name for worker in here if accepts(worker, kind, "any")]
                 yield kind, len(names), ",".join(names)
 
-    return Reply("", {}, ("type", "count", "workers"), rows(), "rows")
+    return Reply.counted(("type", "count", "workers"), rows())
 
 
 def _notices_failed(last: NoticeFailed | None) -> Iterator[Row]:

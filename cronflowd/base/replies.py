@@ -37,6 +37,11 @@ class Reply(msgspec.Struct):
     rows: Iterable[Sequence[Any] | None] = ()  # None: nothing yet, others first
     count_key: str = ""  # set: the status line begins with `OK <rows>`, counted while they are written
 
+    @classmethod
+    def counted(cls, columns: Sequence[str], rows: Iterable[Sequence[Any] | None] = ()) -> Reply:
+        """A list, whose status line tells how many rows there were."""
+        return cls("", {}, columns, rows, "rows")
+
 
 class Verbatim(str):
     """A text that may be empty, in a column where `-` would be taken for what it says."""

@@ -295,7 +295,7 @@ class Answers:
         await core.settled(upto)
         past = history.deeds(self.data, upto + 1, question.since_at, self.past.index)
         rows = await trio.to_thread.run_sync(accounts.audit_rows, past, question, core.state.common.owner)
-        return Reply("", {}, accounts.AUDIT_COLUMNS, rows, "rows")
+        return Reply.counted(accounts.AUDIT_COLUMNS, rows)
 
     def _format(self, question: q.SetFormat, session: Session) -> Reply:
         session.is_session = True
@@ -379,13 +379,13 @@ class Answers:
         rows = [("now", core.now()), ("zone", self.default_tz), ("zone-data", data_version())]
         rows += [("last-step-s", core.state.last_step_s), ("last-step-at", core.state.last_step_at)]
         rows += [(f"worker-{name}", link.clock_text()) for name, link in sorted(core.links.items())]
-        return Reply("", {}, PAIR_COLUMNS, rows, "rows")
+        return Reply.counted(PAIR_COLUMNS, rows)
 
     # --- seeing ahead ---
 
     async def _dst(self, question: q.ShowClockChanges, session: Session) -> Reply:
         rows = views.clock_changes(self.core.state, question, self.core.now())
-        return Reply("", {}, views.CHANGE_COLUMNS, await gather(rows), "rows")
+        return Reply.counted(views.CHANGE_COLUMNS, await gather(rows))
 
     async def _tzdiff(self, question: q.CompareZones, session: Session) -> Reply:
         state, now = self.core.state, self.core.now()
@@ -393,7 +393,7 @@ class Answers:
         await gather(views.zones_asked(state, question), names.add)
         others = await trio.to_thread.run_sync(read_zones, question.directory, names)
         rows = views.zone_differences(state, question, others, now)
-        return Reply("", {}, views.DIFFERENCE_COLUMNS, await gather(rows), "rows")
+        return Reply.counted(views.DIFFERENCE_COLUMNS, await gather(rows))
 
     # --- files ---
 

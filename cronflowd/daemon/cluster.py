@@ -632,7 +632,7 @@ class Node:
 
     async def show(self) -> Reply:
         """NODES. Raises Refusal where etcd does not answer."""
-        return Reply("", {}, roster.COLUMNS, await in_thread(self._rows), "rows")
+        return Reply.counted(roster.COLUMNS, await in_thread(self._rows))
 
     def _rows(self) -> list[Row]:
         try:

@@ -215,7 +215,7 @@ def export(state: State, question: q.ExportTasks, now: datetime, shows: Callable
             for line in writer.lines(task):
                 yield (line,)
 
-    return Reply("", {}, ("line",), rows(), "rows")
+    return Reply.counted(("line",), rows())
 
 
 def _described(state: State, task: Task, now: datetime, shows: Callable[[TaskSpec], bool]) -> crontab.Task:

@@ -340,7 +340,7 @@ class Hindsight:
         if lines and not is_all_shown and not await self._past().keeps_output(run):
             lines = []
         shown = (output.row_of(worded(line))[:columns] for line in lines)
-        return Reply("", {}, output.COLUMNS[:columns], shown, "rows")
+        return Reply.counted(output.COLUMNS[:columns], shown)
 
     async def _lines(self, asked: q.ShowLog, run: int, upto: int) -> list[output.Line]:
         """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""

@@ -224,7 +224,7 @@ def show(state: State, now: datetime) -> Reply:
                 each.desc or None, each.start_at,
             )  # fmt: skip
 
-    return Reply("", {}, COLUMNS, rows(), "rows")
+    return Reply.counted(COLUMNS, rows())
 
 
 EXPECT: Rules = {
