@@ -83,16 +83,16 @@ def _waits_longest(state: State) -> Run | None:
 
 def summarize(state: State, now: datetime) -> Reply:
     """SUMMARY: the tasks by state, the last day's fires by disposition, and what comes next."""
-    account = state.ledger.account((), now - DAY, now)
+    balance = state.ledger.balance((), now - DAY, now)
 
     def rows() -> Iterator[Row | None]:
         states, failed = yield from count_states(state, now)
         yield "tasks", states.total()
         yield from ((f"tasks-{word}", number) for word, number in sorted(states.items()))
         yield "failed-now", failed
-        yield "since", account.since_at
-        yield from ((f"fires-{name}", account.ends[name]) for name in DISPOSITIONS)
-        yield "success", success_of(account.ends)
+        yield "since", balance.since_at
+        yield from ((f"fires-{name}", balance.ends[name]) for name in DISPOSITIONS)
+        yield "success", success_of(balance.ends)
         for found in _moments_of_all(state, now, None, NEXT_OF_ALL):
             yield None if found is None else ("next", f"{format_time(found[1][1])} {found[0].name}")
 

@@ -359,7 +359,7 @@ def list_failed(state: State, query: q.ListFailed) -> Reply:
 def prove(state: State, query: q.ProveLedger) -> Reply:
     """PROVE: what was due, and what became of it; the status line says whether that is the same."""
     # Both sides of the balance are of this one moment, though counting takes its time.
-    known, runs = state.ledger.account((), query.since_at, query.until_at), list(state.runs.values())
+    known, runs = state.ledger.balance((), query.since_at, query.until_at), list(state.runs.values())
 
     def rows() -> Iterator[Row | None]:
         pending = 0
@@ -368,17 +368,17 @@ def prove(state: State, query: q.ProveLedger) -> Reply:
                 yield None
             else:
                 pending += known.holds(run.due_at)
-        account = evolve(known, pending=pending)
-        yield "due", account.due
-        yield "ran", account.ran
-        yield "skipped", account.ends["skipped"]
-        yield "missed", account.ends["missed"]
-        yield "pending", account.pending
-        yield from ((name, account.ends[name]) for name in RAN)
-        bounds = {"since": account.since_at, "until": account.until_at}
+        balance = evolve(known, pending=pending)
+        yield "due", balance.due
+        yield "ran", balance.ran
+        yield "skipped", balance.ends["skipped"]
+        yield "missed", balance.ends["missed"]
+        yield "pending", balance.pending
+        yield from ((name, balance.ends[name]) for name in RAN)
+        bounds = {"since": balance.since_at, "until": balance.until_at}
         yield from ((name, at) for name, at in bounds.items() if at)
-        if account.trouble:
-            raise Refusal("internal", account.trouble)
+        if balance.trouble:
+            raise Refusal("internal", balance.trouble)
 
     return Reply("balanced", {"balanced": True}, PAIR_COLUMNS, rows())
 

@@ -17,7 +17,7 @@ from itertools import product
 from ..base.text import format_time
 from . import rules as r
 from .fields import Days, Fields, bits
-from .rules import LAST, Calendar, Interval, Rule
+from .rules import LAST, Interval, OnDays, Rule
 from .schedule import MACROS, At, Cron, Every, Schedule
 from .words import SHORTEST
 from .zones import Zone
@@ -32,7 +32,7 @@ _FIFTH = {**r.ORDINALS, 5: "fifth"}
 def describe(schedule: Schedule, has_start: bool = False) -> str:
     """The schedule in words that say all of it, its zone and its anchor aside."""
     match schedule:
-        case Schedule(rule=Interval() | Calendar() as rule):
+        case Schedule(rule=Interval() | OnDays() as rule):
             return r.explain(rule)
         case Cron():
             found = _find_rule(schedule)
@@ -67,7 +67,7 @@ def describe_changes(schedule: Schedule) -> str:
     """What it does when the clock is changed, by a zone's rules or by hand."""
     if isinstance(schedule, Cron):
         return _FIXED if schedule.fixed else _WILDCARD
-    if isinstance(schedule.rule, Calendar):
+    if isinstance(schedule.rule, OnDays):
         return _FIXED if schedule.rule.is_fixed else _WILDCARD
     return _EVEN if isinstance(schedule, Every) else "nothing changes"
 
@@ -109,14 +109,14 @@ def _find_rule(cron: Cron) -> Rule | None:
     fields, days = cron.fields, cron.fields.days
     times = _even_times(fields)
     if cron.fixed:
-        return _find_calendar(days, tuple(_times(fields))) if fields.per_day <= MAX_TIMES else None
+        return _find_on_days(days, tuple(_times(fields))) if fields.per_day <= MAX_TIMES else None
     # Clocks differ by whole minutes, so what divides a minute is even, and follows them too.
     if times and days.every and r.covers_day(times) and 60 % times.step == 0:
         return Interval(times.step)
-    return _find_calendar(days, times) if times else None
+    return _find_on_days(days, times) if times else None
 
 
-def _find_calendar(days: Days, times: tuple[int, ...] | range) -> Calendar | None:
+def _find_on_days(days: Days, times: tuple[int, ...] | range) -> OnDays | None:
     by_date, by_weekday = _what_counts(days)
     dates = (*bits(days.dom), *([LAST] if days.last else []))
     weekdays, nth = bits(days.dow) if by_weekday else (), _nth(days) if by_weekday else []
@@ -129,7 +129,7 @@ def _find_calendar(days: Days, times: tuple[int, ...] | range) -> Calendar | Non
         return None
     weekdays = weekdays or tuple({weekday for weekday, _ in nth})
     months = bits(days.months) if days.months != _ALL_MONTHS else ()
-    return Calendar(times, weekdays, tuple(n for _, n in nth), dates if by_date else (), months, near=near)
+    return OnDays(times, weekdays, tuple(n for _, n in nth), dates if by_date else (), months, near=near)
 
 
 def _what_counts(days: Days) -> tuple[bool, bool]:
@@ -172,7 +172,7 @@ def _say_times(cron: Cron) -> str:
         nth = f"{r.format_ordinal(even.step // size)} " if even.step > size else ""
         return f"at every {nth}{unit} from {r.format_clock(even[0])} to {r.format_clock(even[-1])}"
     if even:
-        return r.explain_period(even.step) if r.covers_day(even) else r.explain(Calendar(even))
+        return r.explain_period(even.step) if r.covers_day(even) else r.explain(OnDays(even))
     named = [(fields.seconds, "second", 60), (fields.minutes, "minute", 60), (fields.hours, "hour", 24)]
     named = named[fields.seconds == 1 :]
     return "at " + " of ".join(_say_numbers(mask, unit, size) for mask, unit, size in named)

@@ -242,7 +242,7 @@ class FlowMachine(RuleBasedStateMachine):
         flows = self.driver.state.flows
         for flow in flows.active.values():
             assert all(flows.of[task_id] == flow.number for task_id in flow.members)
-        assert not self.driver.state.ledger.account(self.driver.state.runs.values()).trouble
+        assert not self.driver.state.ledger.balance(self.driver.state.runs.values()).trouble
 
 
 FlowMachine.TestCase.settings = settings(
