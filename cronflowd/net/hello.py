@@ -13,7 +13,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming
 from ..base.names import check_user_name, check_worker_name, parse_label
 from ..base.proofs import NONCE, WORKER, Handshake, Sign, make_nonce
 from ..base.text import escape, split_options
@@ -137,10 +137,8 @@ def _parse_can(text: str, users: str) -> tuple[str, ...]:
 
 def _count(options: dict[str, str], key: str, least: int, most: int) -> int:
     """A number that HELLO may say; the least without."""
-    try:
+    with naming(f"{key}="):
         return parse_count(options.get(key, str(least)), least, most)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
 def _words(text: str, most: int, why: str) -> list[str]:
