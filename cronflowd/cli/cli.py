@@ -255,10 +255,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     if settings.http:
         _check_web()  # now, since its process would only die of it, again and again
     if settings.check_config:
-        # As the daemon does it when it starts.
-        found = secrets.exposed(settings)
-        is_free = found is None or settings.insecure or settings.token_file is not None
-        secrets.check_doors(settings, found, is_free or _has_admin(settings))
+        secrets.check_doors(settings, secrets.exposed(settings), lambda: _has_admin(settings))
         if settings.token_file is not None:
             secrets.read_tokens(settings.token_file)
         from ..host.tls import read_tls

@@ -21,7 +21,7 @@ import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -197,9 +197,17 @@ def first_exposed(addresses: Iterable[Address]) -> Address | None:
     return next((address for address in addresses if not is_loopback(address[0])), None)
 
 
-def check_doors(settings: Settings | WebSettings, found: Address | None, has_admin: bool = False) -> None:
-    """Refuses to listen beyond this machine, at `found`, where nobody would have to say who he is."""
-    if found is None or settings.insecure or settings.token_file is not None or has_admin:
+def check_doors(
+    settings: Settings | WebSettings, found: Address | None, has_admin: Callable[[], bool]
+) -> None:
+    """Refuses (77) to listen beyond this machine, at `found`, where nobody would have to say who he is."""
+    is_node = False
+    if isinstance(settings, Settings):
+        found = found or first_exposed(settings.http)
+        is_node = bool(
+            settings.etcd
+        )  # it learns of accounts when it joins, and asks whoever comes in any case
+    if found is None or settings.insecure or settings.token_file is not None or is_node or has_admin():
         return
     raise Fatal(
         Exit.REFUSED,

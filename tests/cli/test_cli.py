@@ -217,6 +217,8 @@ def test_check_config_looks_at_the_doors_too(
 ) -> None:
     """What would be refused at the start is refused now, an empty secret included."""
     assert ended(capsys, "--check-config", "--listen", "0.0.0.0:1")[0] == 77
+    assert ended(capsys, "--check-config", "--http", "0.0.0.0:1")[0] == 77
+    assert ended(capsys, "--check-config", "--etcd", "127.0.0.1:1", "--listen", "0.0.0.0:1")[0] == 0
     (tmp_path / "token").touch(mode=0o600)
     status, _, err = ended(capsys, "--check-config", "--token-file", str(tmp_path / "token"))
     assert (status, "the token is empty" in err) == (78, True)
