@@ -204,9 +204,8 @@ def check_doors(
     is_node = False
     if isinstance(settings, Settings):
         found = found or first_exposed(settings.http)
-        is_node = bool(
-            settings.etcd
-        )  # it learns of accounts when it joins, and asks whoever comes in any case
+        # It learns of accounts when it joins, and asks whoever comes in any case.
+        is_node = bool(settings.etcd)
     if found is None or settings.insecure or settings.token_file is not None or is_node or has_admin():
         return
     raise Fatal(

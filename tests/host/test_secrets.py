@@ -198,10 +198,9 @@ def test_a_door_to_other_machines_wants_a_secret(which: str) -> None:
     """Exit 77: whoever reaches the port can run any command, so nobody opens it by accident."""
     away = (("127.0.0.1", 1), ("0.0.0.0", 5050))
     settings = Settings() if which == "inherited" else Settings(**{which: away})
+    found = secrets.exposed(settings, away if which == "inherited" else ())
     with pytest.raises(Fatal, match=r"^0\.0\.0\.0:5050 can be reached") as caught:
-        secrets.check_doors(
-            settings, secrets.exposed(settings, away if which == "inherited" else ()), _nobody
-        )
+        secrets.check_doors(settings, found, _nobody)
     assert caught.value.status == Exit.REFUSED
 
 
