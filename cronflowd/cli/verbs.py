@@ -41,9 +41,9 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
     form = "text"
     if sys.stdout.isatty():
         form = f"table width={shutil.get_terminal_size().columns}"
-    said = order(name, words) + (
-        ask_password(words) if name == "USER" else ""
-    )  # before there is somebody who waits: a person may be asked
+    said = order(name, words)
+    if name == "USER":  # before there is somebody who waits: a person may be asked
+        said += ask_password(words)
     with closing(out), closing(Connection(settings, form)) as connection:
         reads = only_reads(said)
         shows = reads or name in _MAKE

@@ -29,9 +29,8 @@ _FIELD = re.compile(rf"(?:{_ITEM})(?:,(?:{_ITEM}))*", re.IGNORECASE)
 # These may be programs: games/2048, w, and a daemon called mon. But hardly with a program behind them.
 _PERHAPS = re.compile(rf"[0-5]?[0-9]|(?:19|20)[0-9]{{2}}|{_NAME}L?|L", re.IGNORECASE)
 _YEAR = re.compile(r"(?:19|20)[0-9]{2}(?:-(?:19|20)[0-9]{2})?")
-_LONG_OPTION = re.compile(
-    r"--([a-z]+)(?=[= \t])"
-)  # no program is called so, but options of other schedulers are
+# No program is called so, but options of other schedulers are.
+_LONG_OPTION = re.compile(r"--([a-z]+)(?=[= \t])")
 _PLAIN = re.compile(r"[0-9]+|[a-z]+", re.IGNORECASE)
 _FIVE = re.compile(rf"(?:(?:{_ITEM})(?:,(?:{_ITEM}))*[ \t]+){{5}}|@[a-z]+[ \t]", re.IGNORECASE)
 _UNIT = re.compile(

@@ -238,9 +238,8 @@ def test_what_would_end_the_local_worker_is_found_before_it_is_started(
 ) -> None:
     """It would die again and again beside a daemon that seems to be well."""
     file = tmp_path / "c.toml"
-    file.write_text(
-        f"[worker]\nname = '-/-'\n{line}\n", encoding="utf-8"
-    )  # the name is not the file's to say
+    # The name is not the file's to say.
+    file.write_text(f"[worker]\nname = '-/-'\n{line}\n", encoding="utf-8")
     status, out, err = ended(capsys, "--config", str(file), *words)
     assert (status, out, serve.calls) == (78, "", [])
     assert why in err

@@ -283,10 +283,8 @@ def test_days_that_come_round_are_a_part_of_all_such_days(zone: str, day: dateti
             first = None
             for row in first_rows(all_days, added_at, 90, added_at):
                 local = datetime.fromisoformat(row[0]).replace(tzinfo=None)
-                if row[2] in (
-                    "moved",
-                    "skipped",
-                ):  # what is moved is told at the leap's end, maybe a day later
+                # What is moved is told at the leap's end, maybe a day later.
+                if row[2] in ("moved", "skipped"):
                     continue
                 days = (local.date() - datetime(1970, 1, 5).date()).days
                 first = days if first is None else first
