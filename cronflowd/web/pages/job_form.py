@@ -23,7 +23,7 @@ from .visit import Page, Visit, Visitor
 # The fields that are options of the same name; `command`, `schedule` and what repeats stand apart.
 OPTIONS = ("name", *(key for key in RULES if key != "meta"))
 REPEATED = ("env", "header")  # a line each, NAME=VALUE
-CHOICES = {key: RULES[key].form.split("|") for key in ("prio", "overlap", "catchup", "lost", "type")}
+CHOICES = {key: RULES[key].words for key in ("prio", "overlap", "catchup", "lost", "type")}
 FIELD_OF_CODE = {"bad-schedule": "schedule", "exists": "name", "cycle": "after", "not-found": "after"}
 IDEAS = (
     ("every 5 minutes", "every 5 minutes"),
