@@ -35,7 +35,7 @@ from ..schedules.words import is_phrase
 from ..schedules.zones import parse_zone
 from . import slips
 from .environment import CRON_PATH, differences
-from .kinds import CONTROL, split_words
+from .kinds import CONTROL, PROGRAMS, split_words
 from .options import DEFAULTS, format_options, masked, set_options
 from .programs import is_program, name_of
 from .reasons import in_words
@@ -322,8 +322,8 @@ _UNSAYABLE = re.compile(r"[lLwW]")
 
 
 @frozen
-class Task:
-    """A task to be written down."""
+class Exported:
+    """A task that goes out."""
 
     spec: TaskSpec
     why_off: str = ""  # why it must not start in cron; empty if it may
@@ -340,7 +340,7 @@ class Writer:
             name: value for name, value in before.items() if name == "SHELL" or name not in NOT_ENV
         }
 
-    def lines(self, task: Task) -> Iterator[str]:
+    def lines(self, task: Exported) -> Iterator[str]:
         """A comment that names it, the settings it needs, and its entries."""
         spec = task.spec
         schedules, why = _cron_schedules(spec.schedule)
@@ -392,7 +392,7 @@ class Writer:
         return settings, format_command_line("".join(before) + command, lines)
 
 
-def weight(task: Task, tz: str) -> tuple[object, ...]:
+def weight(task: Exported, tz: str) -> tuple[object, ...]:
     """Those with few settings come first: a crontab can set a variable, and never take it back."""
     names, zone = [name for name, _ in task.spec.options.env], task.spec.schedule.tz
     return len(names), names, zone != tz, zone, _mail_of(task.spec)
@@ -406,7 +406,7 @@ def is_written(line: Entry, spec: TaskSpec, settings: Mapping[str, str], tz: str
     if line.options.get("user", "") != spec.options.user:
         return False
     before = {name: value for name, value in settings.items() if name != "MAILTO"}
-    _, *texts = Writer(tz, before).lines(Task(untold(spec)))
+    _, *texts = Writer(tz, before).lines(Exported(untold(spec)))
     found = [parse_line(text, before) for text in texts]
     # A setting among them would be one that the crontab has otherwise.
     return all(isinstance(each, Entry) for each in found) and _meaning(line) in map(_meaning, found)
@@ -430,7 +430,7 @@ _BOUNDS = ("start", "end", "count", "spread", "skip", "after")  # without them i
 def _why_not(spec: TaskSpec) -> str:
     if spec.unread:
         return in_words(spec.unread.reason)
-    if spec.options.type not in ("shell", "script"):
+    if spec.options.type not in PROGRAMS:
         return f"its type is {spec.options.type}"
     if bounds := [key for key in _BOUNDS if key in format_options(spec.options)]:
         return f"cron has no {'=, '.join(bounds)}="

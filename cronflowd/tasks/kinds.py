@@ -65,6 +65,7 @@ MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN li
 MAX_RECIPIENTS = 100
 
 TYPES = ("shell", "script", "http", "webhook", "email", "custom", "echo", "sleep", "calculate")
+PROGRAMS = ("shell", "script")  # types whose command begins with the name of a program
 # Who knows an option that is not for all. `echo` and `sleep` pass over cwd= and env.X=, since
 # they always did.
 WHOSE: dict[str, tuple[str, ...]] = {
@@ -73,10 +74,10 @@ WHOSE: dict[str, tuple[str, ...]] = {
     "body": ("http",),
     "expect": ("http", "webhook"),
     "secret": ("webhook", "email"),
-    "stdin": ("shell", "script"),
-    "user": ("shell", "script", "custom"),
-    "cwd": ("shell", "script", "custom", "echo", "sleep"),
-    "env.X": ("shell", "script", "custom", "echo", "sleep"),
+    "stdin": PROGRAMS,
+    "user": (*PROGRAMS, "custom"),
+    "cwd": (*PROGRAMS, "custom", "echo", "sleep"),
+    "env.X": (*PROGRAMS, "custom", "echo", "sleep"),
 }
 METHODS = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE".split())
 # What frames a request, or is one connection's affair: the worker writes it.

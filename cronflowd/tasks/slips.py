@@ -18,7 +18,6 @@ from ..schedules.schedule import parse_schedule
 from .options import DEFAULTS, RULES, set_options
 
 MAX_READ = 256  # characters of a command, in search of what belongs before it
-SHELLS = ("shell", "script")  # types whose command begins with the name of a program
 
 _NAME = "(?:sun|mon|tue|wed|thu|fri|sat|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
 _ITEM = (
