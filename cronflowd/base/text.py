@@ -72,7 +72,7 @@ _QUOTED_VALUE = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)')
 # As programs write it: what only a secret can hold, a control character, is escaped as in rows.
 QUOTED_VALUE = re.compile(r'"((?:[^"\\]|\\(?:["\\nrt]|x[0-9a-fA-F]{2}))*)"(?=[ \t]|$)')
 _WRITTEN_ESCAPE = re.compile(r'\\(?:["\\nrt]|x[0-9a-fA-F]{2})')
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")  # but tabs, which many values may hold
 _JSON = json.JSONDecoder()
 ODD_BLANK = re.compile("[\u00a0\u00ad\u2000-\u2015\u202f\u205f\u2060\u2212\u3000\ufeff]")  # or hyphen
 WRONG_QUOTES = "'`“”„‟«»‘’"  # of shells, and of typesetters
@@ -164,12 +164,12 @@ def format_option(key: str, value: str) -> str:
 
 def format_written(key: str, value: str) -> str:
     """The same for programs, of a value that may hold control characters, as a secret may."""
-    return f"{key}={quote(value)}" if _CONTROL.search(value) else format_option(key, value)
+    return f"{key}={quote(value)}" if CONTROL.search(value) else format_option(key, value)
 
 
 def quote(value: str) -> str:
     """A value in quotes, whatever it holds."""
-    return '"' + _CONTROL.sub(_escape_one, value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return '"' + CONTROL.sub(_escape_one, value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 _QUOTED = "{" + WRONG_QUOTES  # what begins so is put into quotes

@@ -453,8 +453,7 @@ def _loaded(state: State, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact
 
 
 def _pause(state: State, order: o.PauseTasks, now: datetime, limits: Limits) -> Decision:
-    if order.until_at is not None and order.until_at <= now:
-        raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past")
+    check_until(order.until_at, now)
     assert not isinstance(order.ref, o.Pattern)
     tasks = _find_all(state, order.ref)
     ids = [None] if tasks is None else [task.id for task in tasks]
@@ -476,8 +475,7 @@ def _resume(state: State, order: o.ResumeTasks, now: datetime, limits: Limits) -
         if state.is_all_paused(now):
             count = len(state.tasks)
         return Decision(facts, Reply(f"{count} resumed", {"resumed": count}))
-    if state.is_all_paused(now):
-        raise Refusal("busy", "everything is paused; RESUME all lifts that")
+    check_one_resumes(state, now)
     paused = [task for task in tasks if task.paused]
     facts = [f.TaskResumed(task.id) for task in paused]
     return Decision(facts, Reply(f"{len(paused)} resumed", {"resumed": len(paused)}))
@@ -496,6 +494,18 @@ def _find_seen(state: State, ref: str, rev: int | None) -> Task:
     if rev not in (None, task.rev):
         raise Refusal("busy", f"{task.name} was changed meanwhile: its revision is {task.rev}, not {rev}")
     return task
+
+
+def check_until(until_at: datetime | None, now: datetime) -> None:
+    """Refuses a pause that would be over already."""
+    if until_at is not None and until_at <= now:
+        raise Refusal("bad-option", f"until={format_time(until_at)} is in the past")
+
+
+def check_one_resumes(state: State, now: datetime) -> None:
+    """Refuses RESUME of some, which starts nothing while everything is paused."""
+    if state.is_all_paused(now):
+        raise Refusal("busy", "everything is paused; RESUME all lifts that")
 
 
 def _find_all(state: State, refs: Iterable[str] | None) -> list[Task] | None:

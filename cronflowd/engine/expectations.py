@@ -15,12 +15,11 @@ from typing import Any
 from ..base.errors import Refusal, naming
 from ..base.names import check_name, id_of_name
 from ..base.replies import NOTE_COLUMNS, Reply, Row
-from ..base.text import escape, format_time
+from ..base.text import CONTROL, escape, format_time
 from ..base.walks import in_slices
 from ..schedules.english import parse_moment
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.zones import format_duration, parse_duration
-from ..tasks.kinds import CONTROL
 from ..tasks.targets import OF_A_BEAT, parse_notify
 from . import facts as f
 from . import orders as o

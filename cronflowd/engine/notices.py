@@ -25,8 +25,7 @@ from msgspec.structs import replace
 
 from ..base.output import last_lines
 from ..base.replies import Row
-from ..base.text import escape, format_time
-from ..tasks.kinds import CONTROL
+from ..base.text import CONTROL, escape, format_time
 from ..tasks.options import DEFAULTS, set_options
 from ..tasks.reasons import code_of, in_words, shortened
 from ..tasks.targets import AT_EACH_END, BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify

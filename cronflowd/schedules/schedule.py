@@ -37,6 +37,7 @@ from zoneinfo import ZoneInfo
 from attrs import evolve, field, frozen
 
 from ..base.errors import Refusal, naming
+from ..base.names import NAME
 from ..base.nearest import meant
 from ..base.text import ODD_BLANK, WRONG_QUOTES, format_time
 from .english import parse_moment_phrase, parse_phrase
@@ -498,7 +499,7 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
 
 def parse_event(text: str) -> str:
     """An event's name, as `@on` and EMIT say it."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
+    if not re.fullmatch(NAME, text):
         refuse(f'"{text[:80]}" is not the name of an event: 1 to 64 of letters, digits, `.`, `_` and `-`')
     return text
 

@@ -27,15 +27,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from attrs import evolve, frozen
 
 from ..base.errors import Refusal
-from ..base.names import check_mail_address
-from ..base.text import escape, format_option
+from ..base.names import NAME, check_mail_address
+from ..base.text import CONTROL, escape, format_option
 from ..schedules.describe import cron_forms
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.words import is_phrase
 from ..schedules.zones import parse_zone
 from . import slips
 from .environment import CRON_PATH, differences
-from .kinds import CONTROL, PROGRAMS, split_words
+from .kinds import PROGRAMS, split_words
 from .options import DEFAULTS, format_options, masked, set_options
 from .programs import is_program, name_of
 from .reasons import in_words
@@ -91,7 +91,7 @@ _SETTING = re.compile(
     re.VERBOSE,
 )
 _ENTRY = re.compile(r"(@[^ \t]*|[^ \t@][^ \t]*(?:[ \t]+[^ \t]+){4})(?:[ \t]+(.*))?$", re.DOTALL)
-_ABOUT = re.compile(r"# ([A-Za-z0-9._-]{1,64})(?:;.*)?$")
+_ABOUT = re.compile(rf"# ({NAME})(?:;.*)?$")
 _BLANKS = re.compile(r"[ \t]+")
 _COMMAND = re.compile(r"(?:[^\\%]|\\.|\\$)*", re.DOTALL)
 _COMMAND_ESCAPE = re.compile(r"\\([\\%])")

@@ -20,15 +20,15 @@ from urllib.parse import urlsplit
 import orjson
 
 from ..base.errors import Refusal, naming
-from ..base.names import check_form, check_mail_address
-from ..base.text import escape
+from ..base.names import NAME, check_form, check_mail_address
+from ..base.text import CONTROL, escape
 from . import arithmetic
 
 # --- how a definition names a secret --------------------------------------------------------------
 
 
-WHOLE = re.compile(r"secret:([A-Za-z0-9._-]{1,64})")
-INSIDE = re.compile(r"\{\{secret:([A-Za-z0-9._-]{1,64})\}\}")
+WHOLE = re.compile(rf"secret:({NAME})")
+INSIDE = re.compile(rf"\{{\{{secret:({NAME})\}}\}}")
 _MEANT = re.compile(r"\{\{secret:(.*?)(?:\}\}|$)")
 TAKES = ("payload", "body", "stdin", "secret")  # options that may name one, beside env.X and header.X
 
@@ -84,9 +84,7 @@ METHODS = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE".split())
 _OUR_HEADERS = frozenset("connection content-length expect te trailer transfer-encoding upgrade".split())
 _WEBHOOK_HEADERS = frozenset("content-type cronflow-signature idempotency-key".split())
 
-CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")  # RFC 9110: a method, a header's name
-_HANDLER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STATUSES = re.compile(r"([1-9][0-9]{2})(?:-([1-9][0-9]{2}))?")
 _NOT_IN_MAIL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -203,7 +201,7 @@ def _check_email(command: str) -> None:
 
 
 def _check_custom(command: str) -> None:
-    if not _HANDLER.fullmatch(command.strip()):
+    if not re.fullmatch(NAME, command.strip()):
         form = "1 to 64 letters, digits, `.`, `_` or `-`"
         raise Refusal("syntax", f'type=custom wants a handler\'s name, {form}, not "{escape(command[:40])}"')
 

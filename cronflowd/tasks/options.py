@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from ..base.errors import Refusal
 from ..base.names import check_form, check_user_name, check_worker_name, parse_label
 from ..base.nearest import meant, one_of
-from ..base.text import escape, format_time
+from ..base.text import CONTROL, escape, format_time
 from ..schedules.calendars import parse_calendar_names
 from ..schedules.english import parse_moment
 from ..schedules.zones import (
@@ -30,7 +30,6 @@ from ..schedules.zones import (
     why_unscheduled,
 )
 from .kinds import (
-    CONTROL,
     TAKES,
     TYPES,
     check_header_name,

@@ -22,6 +22,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
+from ..base.names import NAME
 from ..schedules.zones import parse_duration
 from ..tasks.kinds import WHOSE
 from ..tasks.options import COMMON, MASK, format_options, parse_retry
@@ -242,7 +243,7 @@ def _camel(name: str) -> str:
     return first + "".join(word.title() for word in rest)
 
 
-_NAME = re.compile(r"(?!task_[0-9])(?![0-9]+$)(?!all$)[A-Za-z0-9._-]{1,64}", re.IGNORECASE)
+_NAME = re.compile(rf"(?!task_[0-9])(?![0-9]+$)(?!all$){NAME}", re.IGNORECASE)
 
 
 def _say_name(words: Words, body: JobBody, old: Job | None) -> None:
