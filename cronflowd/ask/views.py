@@ -58,7 +58,7 @@ WORKER_COLUMNS = (
 )  # fmt: skip
 CHANGE_COLUMNS = ("id", "jobName", "change", "what", "old", "new")
 DIFFERENCE_COLUMNS = ("id", "jobName", "zone", "old", "new", "remark")
-MAX_COUNTED = 5000  # moments that are looked through for the end that count= sets
+MAX_LEFT = 5000  # fires that count= leaves, of which the last one is looked for
 MAX_OWN_DIFFERENCES = 1000  # of a task that has less than its schedule
 MOMENT_COLUMNS = ("local time with offset", "UTC", "remark")
 FAILED_COLUMNS = ("id", "jobName", "run", "state", "due", "ended", "exit", "why", "since")
@@ -237,11 +237,6 @@ def wanted_outcomes(query: q.ListRuns, state: State, now: datetime) -> Callable[
         return matches(outcome.task_id, outcome.state, outcome)
 
     return wanted
-
-
-def all_runs(ref: str) -> q.ListRuns:
-    """RUNS REF, all of them."""
-    return q.ListRuns(ref, frozenset(), None, None, None, 0)
 
 
 def _matcher(query: q.ListRuns, state: State) -> Callable[[int, str, Run | Outcome], bool]:
@@ -500,7 +495,7 @@ def _last_counted(
 ) -> Generator[None, None, datetime]:
     """The moment that uses up count=, or `end` if that is earlier, or too far to look for."""
     left = task.spec.options.count - task.fired
-    if not task.spec.options.count or left > MAX_COUNTED:
+    if not task.spec.options.count or left > MAX_LEFT:
         return end
     at = state.paused_upto(task, begin)
     while left > 0 and at < end:
