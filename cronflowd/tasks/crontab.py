@@ -34,7 +34,7 @@ from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.words import is_phrase
 from ..schedules.zones import parse_zone
 from . import slips
-from .environment import CRON_PATH, differences
+from .environment import CRON_PATH, CRON_SHELL, differences
 from .kinds import PROGRAMS, split_words
 from .options import DEFAULTS, format_options, masked, set_options
 from .programs import is_program, name_of
@@ -42,7 +42,6 @@ from .reasons import in_words
 from .targets import MAX_TARGETS, UNSAID
 from .task import TaskSpec
 
-SH = "/bin/sh"
 FALLBACK_NAME = "job"  # of a command whose program has no name that a task can have
 _CRONS_OWN = {"PATH": CRON_PATH}  # what a setting was before it was made
 MAX_CRON_BYTES = 998  # of a command or a setting that Debian's cron takes
@@ -191,7 +190,7 @@ def _entry(text: str, settings: Mapping[str, str], is_system: bool) -> Entry:
     warnings += _command_warns(schedule, rest.strip(" \t"), command)
     if has_collapsed:
         differences.append("a doubled backslash is one, as in Debian's cron; cronie keeps both")
-    shell = settings.get("SHELL", SH)
+    shell = settings.get("SHELL", CRON_SHELL)
     options = _options(settings) | ({"tz": tz} if tz else {}) | ({"user": user} if user else {})
     name = name_of(command) or FALLBACK_NAME
     return Entry(schedule, wrap(command, lines, shell), options, name, tuple(differences), tuple(warnings))
@@ -251,7 +250,7 @@ def _is_address(word: str) -> bool:
 
 def _options(settings: Mapping[str, str]) -> dict[str, str]:
     options = {f"env.{name}": value for name, value in settings.items() if name not in NOT_ENV}
-    if settings.get("SHELL", SH) != SH:
+    if settings.get("SHELL", CRON_SHELL) != CRON_SHELL:
         options["env.SHELL"] = settings["SHELL"]
     if settings.get("HOME", "").startswith("/"):
         options["cwd"] = settings["HOME"]
@@ -284,8 +283,8 @@ def wrap(command: str, lines: Iterable[str], shell: str) -> str:
     """One line for /bin/sh that has `shell` run the command, with these lines as its input."""
     inner = f"{shlex.quote(shell)} -c {shlex.quote(command)}"
     if not lines:
-        return command if shell == SH else f"exec {inner}"
-    if shell == SH and _PLAIN.fullmatch(command):
+        return command if shell == CRON_SHELL else f"exec {inner}"
+    if shell == CRON_SHELL and _PLAIN.fullmatch(command):
         inner = command
     return f"{_PRINTF}{' '.join(_quote(line) for line in lines)} | {inner}"
 
@@ -367,7 +366,7 @@ class Writer:
     def _needs(self, spec: TaskSpec) -> tuple[dict[str, str], str]:
         """Settings to be changed, and the command field, which does what no setting can say."""
         env = dict(spec.options.env)
-        shell, text = env.pop("SHELL", SH), _as_shell(spec)
+        shell, text = env.pop("SHELL", CRON_SHELL), _as_shell(spec)
         before = [
             f"export {name}={shlex.quote(env.pop(name))}; "
             for name, value in tuple(env.items())
@@ -378,16 +377,16 @@ class Writer:
         if spec.options.cwd and env.get("HOME") != spec.options.cwd:
             before.append(f"cd {shlex.quote(spec.options.cwd)} || exit; ")
         found = unwrap(text, shell)
-        if found is None or not _reads_back(*found) or (before and shell != SH):
+        if found is None or not _reads_back(*found) or (before and shell != CRON_SHELL):
             # What stands before a command is for /bin/sh, which then starts the other shell.
-            before += [f"export SHELL={shlex.quote(shell)}; "] if shell != SH else []
-            found, shell = (text, ()), SH
+            before += [f"export SHELL={shlex.quote(shell)}; "] if shell != CRON_SHELL else []
+            found, shell = (text, ()), CRON_SHELL
         command, lines = found
         wanted = {"SHELL": shell} | {name: _CRONS_OWN[name] for name in gone if name in _CRONS_OWN} | env
         settings = {
             name: value
             for name, value in wanted.items()
-            if self._settings.get(name, SH if name == "SHELL" else None) != value
+            if self._settings.get(name, CRON_SHELL if name == "SHELL" else None) != value
         }
         return settings, format_command_line("".join(before) + command, lines)
 
