@@ -16,7 +16,7 @@ from itertools import product
 
 from ..base.text import format_time
 from . import rules as r
-from .fields import Days, Fields, bits
+from .fields import ALL_DATES, ALL_HOURS, ALL_MONTHS, ALL_WEEKDAYS, Days, Fields, bits
 from .rules import LAST, Interval, OnDays, Rule
 from .schedule import MACROS, At, Cron, Every, Schedule
 from .words import SHORTEST
@@ -24,7 +24,6 @@ from .zones import Zone
 
 MAX_TIMES, MAX_DATES = 6, 7  # of a day, and of a month, that are listed one by one
 MIN_RUN, MIN_STEPS = 3, 5  # numbers that become `1 to 3`, or `every 5th from 0 to 20`
-_ALL_HOURS, _ALL_DATES, _ALL_MONTHS, _ALL_WEEKDAYS = 0xFF_FFFF, 0xFFFF_FFFE, 0x1FFE, 0x7F
 _WHERE = ", where there is such a day"
 _FIFTH = {**r.ORDINALS, 5: "fifth"}
 
@@ -128,13 +127,13 @@ def _find_on_days(days: Days, times: tuple[int, ...] | range) -> OnDays | None:
     if nth and (weekdays or len({weekday for weekday, _ in nth}) > 1 or any(n == 5 for _, n in nth)):
         return None
     weekdays = weekdays or tuple({weekday for weekday, _ in nth})
-    months = bits(days.months) if days.months != _ALL_MONTHS else ()
+    months = bits(days.months) if days.months != ALL_MONTHS else ()
     return OnDays(times, weekdays, tuple(n for _, n in nth), dates if by_date else (), months, near=near)
 
 
 def _what_counts(days: Days) -> tuple[bool, bool]:
     """Whether the day of the month restricts anything, and whether the day of the week does."""
-    by_date, by_weekday = days.dom != _ALL_DATES, days.dow != _ALL_WEEKDAYS
+    by_date, by_weekday = days.dom != ALL_DATES, days.dow != ALL_WEEKDAYS
     return (by_date, by_weekday) if days.both or (by_date and by_weekday) else (False, False)
 
 
@@ -206,7 +205,7 @@ def _pieces(numbers: tuple[int, ...], unit: str, name: Callable[[int], str]) -> 
 def _say_days(fields: Fields) -> str:
     days = fields.days
     by_date, by_weekday = _what_counts(days)
-    months = r.join_months(bits(days.months)) if days.months != _ALL_MONTHS else ""
+    months = r.join_months(bits(days.months)) if days.months != ALL_MONTHS else ""
     of_months, in_months = f" of {months or 'every month'}", f" in {months}" if months else ""
     dates = _pieces(bits(days.dom), "day", _date)
     dates += [
@@ -227,7 +226,7 @@ def _say_days(fields: Fields) -> str:
     if by_weekday and (nth := _nth(days)):
         named = r.join_words(f"the {_FIFTH[n]} {r.DAY_NAMES[weekday]}" for weekday, n in nth)
         parts.append(f" on {named}{of_months}{_WHERE if any(n == 5 for _, n in nth) else ''}")
-    return ", and".join(parts) or in_months or ("" if fields.hours == _ALL_HOURS else " every day")
+    return ", and".join(parts) or in_months or ("" if fields.hours == ALL_HOURS else " every day")
 
 
 def _date(n: int) -> str:

@@ -14,12 +14,13 @@ from typing import NoReturn
 
 from ..base.errors import Refusal
 from ..base.text import escape
+from ..schedules.rules import DAY_NAMES, MONTH_NAMES
 from ..schedules.schedule import parse_schedule
 from .options import DEFAULTS, RULES, set_options
 
 MAX_READ = 256  # characters of a command, in search of what belongs before it
 
-_NAME = "(?:sun|mon|tue|wed|thu|fri|sat|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+_NAME = f"(?:{'|'.join(name[:3] for name in (*DAY_NAMES, *MONTH_NAMES))})"
 _ITEM = (
     rf"(?:\*[0-9]*|\?|(?:[0-9]{{1,4}}|{_NAME})(?:-(?:[0-9]{{1,4}}|{_NAME}))?)(?:/[0-9]+)?|[0-9]?L|LW|[0-9]{{1,2}}W"
     rf"|(?:[0-9]|{_NAME})#[0-9]|{_NAME}L"
