@@ -123,7 +123,7 @@ def _default(key: str) -> str:
 
 
 def find_revision(state: State, ref: str, rev: int) -> Generator[None, None, tuple[int, Revision]]:
-    """GET REF @rev: the task's id and what is known of that revision."""
+    """GET REF @rev: the task's id and what is known of that revision. Raises Refusal."""
     task_id = yield from _find_id(state, ref)
     known = []
     for each in revisions(state, task_id):

@@ -90,7 +90,10 @@ def split_options(text: str, is_typed: bool = False) -> tuple[dict[str, str], st
 
 
 def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) -> int:
-    """The same from `at` on, into `options`; returns where the words end, so that nothing is copied."""
+    """The same from `at` on, into `options`; returns where the words end, so that nothing is copied.
+
+    Raises Refusal.
+    """
     headers: dict[str, None] = {}
     while match := _OPTION.match(text, at):
         key, value = match.groups()
@@ -176,7 +179,10 @@ _QUOTED = "{" + WRONG_QUOTES  # what begins so is put into quotes
 
 
 def split_command(text: str) -> tuple[str, str]:
-    """Cuts at the first ` :` outside quotes: (what stands before, everything after it, verbatim)."""
+    """Cuts at the first ` :` outside quotes: (what stands before, everything after it, verbatim).
+
+    Raises Refusal.
+    """
     if '"' not in text:
         head, found, command = text.partition(" :")
     else:

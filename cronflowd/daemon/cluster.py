@@ -663,7 +663,7 @@ class Node:
         return not (self.has_seen_leader or any(about.get("seen") for about in others.values()))
 
     def set_addresses(self, control: str, workers: str) -> None:
-        """What others are told to dial."""
+        """What others are told to dial. Raises Fatal."""
         settings = self.settings
         self._control = format_address(settings.advertise) if settings.advertise else control
         self._workers = format_address(settings.advertise_workers) if settings.advertise_workers else workers

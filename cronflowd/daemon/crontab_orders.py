@@ -194,7 +194,7 @@ def _digest(spec: TaskSpec) -> bytes:
 
 
 def export(state: State, question: q.ExportTasks, now: datetime, shows: Callable[[TaskSpec], bool]) -> Reply:
-    """EXPORT: the lines of a crontab, whose secrets are masked unless it `shows` them."""
+    """EXPORT: the lines of a crontab, whose secrets are masked unless it `shows` them. Raises Refusal."""
     refs = question.refs
     if refs is None and (count := state.count_own()) > MAX_EXPORTED:
         raise Refusal("limit", f"there are {count} tasks, more than the {MAX_EXPORTED} of one crontab")

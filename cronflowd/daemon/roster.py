@@ -110,7 +110,7 @@ def awake(shared: Shared, us: About, epoch: int, lease: int, wanted: str = "") -
     """The leader's: what other nodes tell that answer now, or the one that is wanted. Blocking, for a thread.
 
     Whoever is frozen, or cut off, is there until its lease ends, and would keep all others from leading. So
-    the leader puts a question to what it tells of itself; who reads it says so.
+    the leader puts a question to what it tells of itself; who reads it says so. Raises Unreachable.
     """
     asks, until_s = token_hex(8), steady_now() + ANSWER_S
     told = put(shared.leader_key, orjson.dumps(us | {"asks": asks}), lease)

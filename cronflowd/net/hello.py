@@ -89,7 +89,10 @@ def version_in(options: dict[str, str]) -> str:
 
 
 def challenge(options: dict[str, str], bearer: Bearer | None) -> Handshake:
-    """What the daemon says to a nonce; of a key that nobody has it looks like one that is another."""
+    """What the daemon says to a nonce; of a key that nobody has it looks like one that is another.
+
+    Raises Refusal.
+    """
     if not NONCE.fullmatch(nonce := options["nonce"]):
         raise Refusal("bad-option", "nonce= is not 32 to 128 hexadecimal digits in lower case")
     key = bearer.key if bearer else secrets.token_bytes(32)

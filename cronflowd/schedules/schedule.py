@@ -498,7 +498,7 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
 
 
 def parse_event(text: str) -> str:
-    """An event's name, as `@on` and EMIT say it."""
+    """An event's name, as `@on` and EMIT say it. Raises Refusal."""
     if not re.fullmatch(NAME, text):
         refuse(f'"{text[:80]}" is not the name of an event: 1 to 64 of letters, digits, `.`, `_` and `-`')
     return text
@@ -564,7 +564,10 @@ _BACKWARDS = re.compile(r"[ \t]((?:[0-9*][0-9*/,-]*[ \t]+){4}[0-9*][0-9*/,-]*|@[
 
 
 def split_schedule(text: str) -> tuple[str, str]:
-    """Cuts a line that begins with a schedule: (the schedule, the command after one blank, verbatim)."""
+    """Cuts a line that begins with a schedule: (the schedule, the command after one blank, verbatim).
+
+    Raises Refusal.
+    """
     if text[:1] == '"':
         match = _QUOTED.match(text)
         if not match:

@@ -108,7 +108,10 @@ def check_command(command: str, kind: str) -> None:
 
 
 def split_words(command: str) -> list[str]:
-    """What `shlex.split` gives, which takes the longer for each character the longer its word is."""
+    """What `shlex.split` gives, which takes the longer for each character the longer its word is.
+
+    Raises ValueError.
+    """
     words: list[str] = []
     parts: list[str] = []
     for part in _PARTS.finditer(command):
@@ -237,7 +240,7 @@ def parse_payload(text: str) -> str:
 
 
 def parse_meta(text: str) -> str:
-    """The same of a JSON object, in which no secret takes a place."""
+    """The same of a JSON object, in which no secret takes a place. Raises Refusal."""
     if is_whole(text) or not parse_payload(text).lstrip().startswith("{"):
         raise Refusal("bad-option", f'"{escape(text[:40])}" is not a JSON object')
     return text
@@ -279,7 +282,7 @@ def expects(text: str, status: int) -> bool:
 
 
 def parse_stdin(text: str) -> str:
-    """Bytes in base64; or a secret, whose value they are."""
+    """Bytes in base64; or a secret, whose value they are. Raises Refusal."""
     if is_whole(text):
         return text
     try:
@@ -290,7 +293,7 @@ def parse_stdin(text: str) -> str:
 
 
 def parse_secret(text: str) -> str:
-    """Any text but the stars that GET shows in its place."""
+    """Any text but the stars that GET shows in its place. Raises Refusal."""
     if not text.strip(" \t"):
         raise Refusal("bad-option", "a secret of blanks is none")
     if not text.strip("*"):
@@ -319,7 +322,7 @@ def check_options(kind: str, given: Iterable[str]) -> None:
 
 
 def check_request(kind: str, payload: str, body: str, headers: Iterable[str]) -> None:
-    """What the options of http, webhook, email and custom must be together."""
+    """What the options of http, webhook, email and custom must be together. Raises Refusal."""
     if payload and body:
         raise Refusal("bad-option", "body= and payload= are both the body; give one of them")
     if kind == "webhook":

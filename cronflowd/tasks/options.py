@@ -78,7 +78,10 @@ _MAX_DELAY_S = 30 * 86_400.0
 
 
 def parse_retry(text: str) -> Retry:
-    """`none`; `fixed:3:1s`; `exp:5:1s`, doubling; `:x5` another factor, `:300s` a cap, `:~20%` jitter."""
+    """`none`; `fixed:3:1s`; `exp:5:1s`, doubling; `:x5` another factor, `:300s` a cap, `:~20%` jitter.
+
+    Raises Refusal.
+    """
     if text == "none":
         return NO_RETRY
     kind, *words = text.split(":")
@@ -138,7 +141,10 @@ KEEP = Keep("50,30d,10M", 50, 30 * 86_400.0, 10 << 20)  # what its text says
 
 
 def parse_keep(text: str) -> Keep:
-    """`50,30d,10M`: runs, age and bytes of output, in any order; what is left out keeps its default."""
+    """`50,30d,10M`: runs, age and bytes of output, in any order; what is left out keeps its default.
+
+    Raises Refusal.
+    """
     found: dict[str, float] = {}
     for word in text.split(","):
         if match := re.fullmatch(r"([0-9]{1,9})|([0-9]{1,6})([KMG])", word):

@@ -90,7 +90,7 @@ async def put_job(asker: Who, job_id: FromPath[str], data: JSONBody[JobBody]) ->
 
 
 def seen_rev(request: AnyRequest) -> int | None:
-    """The revision of If-Match; None where any will do."""
+    """The revision of If-Match; None where any will do. Raises Refused."""
     text = request.headers.get("if-match", "*").strip()
     if text == "*":
         return None

@@ -177,7 +177,7 @@ def ref_of(text: str, what: str = "job") -> str:
 
 
 def run_of(text: str) -> int:
-    """The number of a run."""
+    """The number of a run. Raises Refusal."""
     if not re.fullmatch("[0-9]{1,18}", text):
         raise Refusal("not-found", f'there is no execution "{text[:80]}"')
     return int(text)
