@@ -24,7 +24,6 @@ LINES = [
     "SET {} timeout=70s", "PAUSE {}", "RESUME {}", 'PAUSE all until="in 3 minutes"', "RESUME all", "UNDO 1",
     "UNDO 3",
 ]  # fmt: skip
-PAUSES = ["PAUSE", 'PAUSE until="in 3 minutes"', "RESUME", "RESUME"]
 OPTIONS = ["", "", "retry=fixed:1:20s", "overlap=queue1", "overlap=allow", "on=all", "overlap=replace"]
 
 
