@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "cronflowd"
 
-# A folder may import only these, and no others; imports between them run one way.
+# A folder may import only these folders, or of a folder these files; imports between them run one way.
 MAY_IMPORT = {
     "base": "",
     "schedules": "base",
@@ -22,8 +22,8 @@ MAY_IMPORT = {
     "journal": "base schedules tasks engine host",
     "ask": "base schedules tasks engine",
     "net": "base tasks engine host",
-    "worker": "base tasks host net",
-    "web": "base schedules tasks host net",
+    "worker": "base tasks host net.lines",
+    "web": "base schedules tasks host net.lines net.listeners",
     "client": "base host web",
     "daemon": "base schedules tasks engine host journal ask net",
     "cli": "base schedules tasks engine host journal ask net worker web daemon",
@@ -101,7 +101,7 @@ def test_folders_stand_in_order() -> None:
     """A folder may import only folders that the table names before it: that rules out every circle."""
     names = list(MAY_IMPORT)
     for name, others in MAY_IMPORT.items():
-        assert set(others.split()) <= set(names[: names.index(name)]), name
+        assert set(map(_folder, others.split())) <= set(names[: names.index(name)]), name
 
 
 @pytest.mark.parametrize("folder", MAY_IMPORT)
@@ -114,7 +114,7 @@ def test_a_folder_imports_only_what_it_may(folder: str) -> None:
         for name in _imports(module)
         if name.startswith(".")
         and name != "."
-        and _folder(name[1:]) not in (folder, *MAY_IMPORT[folder].split())
+        and {name[1:], _folder(name[1:])}.isdisjoint((folder, *MAY_IMPORT[folder].split()))
     }
     assert found - {f"{module} imports .__version__" for module in OURS} == set()
 

@@ -64,8 +64,8 @@ def _add_user(text: str, context: Context) -> q.SetUser:
     words, options = g.split_words(text, "role", "email", "uid", "password", "desc", "first")
     name = g.one_word(words, "account")
     check_form(name, "account name")
-    is_first = g.choice(options, "first", ("yes", "no")) == "yes"
-    return q.SetUser(name, _account_changes(options), options.get("password"), True, is_first)
+    changes, is_first = _account_changes(options), g.is_yes(options, "first")
+    return q.SetUser(name, changes, options.get("password"), True, is_first)
 
 
 def _set_user(text: str, context: Context) -> q.SetUser:
@@ -91,8 +91,8 @@ def _account_changes(options: dict[str, str]) -> dict[str, Any]:
         changes["desc"] = options["desc"]
     if "uid" in options:
         changes["uid"] = _uid(options["uid"])
-    if disabled := g.choice(options, "disabled", ("yes", "no"), yes="true 1 on", no="false 0 off"):
-        changes["disabled"] = disabled == "yes"
+    if "disabled" in options:
+        changes["disabled"] = g.is_yes(options, "disabled")
     return changes
 
 
@@ -151,9 +151,7 @@ user = g.by_word(
 
 
 def _add_token(text: str, context: Context) -> AddToken:
-    words, options = g.split_words(text, "name", "role", "user", "worker", "ttl")
-    if words:
-        raise WrongWords(f'options only are taken, not "{escape(words[0][:40])}"')
+    options = g.no_words(text, "name", "role", "user", "worker", "ttl")
     if name := options.get("name", ""):
         check_form(name, "account name")
     if len(worker := options.get("worker", "")) > g.MAX_PATTERN:

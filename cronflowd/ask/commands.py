@@ -109,7 +109,7 @@ def parse(line: str, context: Context) -> Any:
 
 
 def find_verb(line: str) -> tuple[Verb, str]:
-    """The row that a line is for, and what follows the verb."""
+    """The row that a line is for, and what follows the verb. Raises Refusal."""
     word, _, rest = line.partition(" ")
     if verb := VERBS.get(word):
         return verb, rest

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from datetime import datetime
 from heapq import heapify, heappop, heappush
 
-from ..base.replies import Reply
+from ..base.replies import Reply, Row
 from ..base.walks import SLICE, in_order, in_slices, page
 from ..engine.definitions import find_task
 from ..engine.dependencies import hang_together
@@ -21,7 +21,7 @@ from ..engine.state import State
 from ..tasks.reasons import in_words
 from ..tasks.task import Task
 from . import questions as q
-from .views import Row, map_rows, task_state
+from .views import map_rows, task_state
 
 FLOW_COLUMNS = ("id", "jobName", "tasks", "flow", "state", "begun", "ended")
 TASK_COLUMNS = ("id", "jobName", "state", "after", "last", "ended", "turn", "run")
@@ -51,7 +51,7 @@ def list_flows(state: State) -> Reply:
                 if members := [each for each in sorted(found) if each in state.tasks]:
                     yield _flow_row(state, members, newest)
 
-    return Reply("", {}, FLOW_COLUMNS, rows(), "rows")
+    return Reply.counted(FLOW_COLUMNS, rows())
 
 
 def _flow_row(state: State, members: list[int], newest: dict[int, FlowRun]) -> Row:
@@ -139,7 +139,7 @@ def list_flow_runs(state: State, query: q.ListFlowRuns) -> Reply:
 
     flows = in_slices(state.flows.newest_first())
     found = (flow if flow is None or task.id in flow.members else None for flow in flows)
-    return Reply("", {}, RUN_COLUMNS, map_rows(row, page(found, query.limit, query.offset)), "rows")
+    return Reply.counted(RUN_COLUMNS, map_rows(row, page(found, query.limit, query.offset)))
 
 
 # --- DEPS: who waits for whom ---------------------------------------------------------------------
@@ -158,7 +158,7 @@ def show_dependencies(state: State, query: q.ShowDependencies, now: datetime) ->
         heard = above and (in_words(heard_by(state, task).get(above.name)) or None)
         return task.id, drawing, task_state(state, task, now), heard
 
-    return Reply("", {}, ("id", "tree", "state", "heard"), map_rows(row, drawn), "rows")
+    return Reply.counted(("id", "tree", "state", "heard"), map_rows(row, drawn))
 
 
 def draw_tree(state: State, task: Task | None) -> Iterator[Line | None]:

@@ -58,9 +58,9 @@ class Kept:
         if run is not None and (found := self._runs.get(run)) is not None:
             return found  # an earlier attempt of it
         keep, since_at = limit
-        name = task_id, run is None
-        self._rows[name] += 1
-        is_kept = self._rows[name] <= keep.runs and (since_at is None or outcome.ended_at >= since_at)
+        row = task_id, run is not None
+        self._rows[row] += 1
+        is_kept = self._rows[row] <= keep.runs and (since_at is None or outcome.ended_at >= since_at)
         if run is not None:
             self._runs[run] = is_kept
             if self._sizes:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
-from ..base.replies import Reply
+from ..base.replies import Reply, Row
 from ..base.walks import in_order, in_slices, page
 from ..engine.state import State
 from ..schedules.zones import EPOCH
 from ..tasks.task import Task
 from . import questions as q
-from .views import Row, map_rows, task_state, tell_total
+from .views import map_rows, task_state, tell_total
 
 SEARCHED = 65_536  # characters of commands, before others have their turn
 LIST_COLUMNS = ("id", "jobName", "state", "next", "schedule", "command", "last", "ended", "paused")
@@ -46,7 +46,7 @@ def list_tasks(state: State, query: q.ListTasks, now: datetime) -> Reply:
         last = task.last_state, task.last_ended_at, paused
         return task.id, task.name, word, task.due_at, spec.schedule.text, spec.command, *last
 
-    reply = Reply("", {}, LIST_COLUMNS, (), "rows")
+    reply = Reply.counted(LIST_COLUMNS)
 
     def rows() -> Iterator[Row | None]:
         every = _by_size(state.tasks.walk()) if query.search else state.tasks.walk()

@@ -104,7 +104,7 @@ def show(question: q.Help) -> Reply:
         also = ALSO_CALLED | {key: rule.also for key, rule in RULES.items()}
         what = f'"{escape(word[:40])}" is no command, option or type; HELP lists commands, HELP ADD options'
         raise Refusal("not-found", what + meant(word, known, also))
-    return Reply("", {}, COLUMNS, rows, "rows")
+    return Reply.counted(COLUMNS, rows)
 
 
 def _rows(word: str) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from itertools import accumulate, chain
 from attrs import Factory, define, frozen
 
 from ..base.histograms import Histogram
-from ..base.replies import Reply
+from ..base.replies import Reply, Row
 from ..base.walks import in_slices
 from ..engine.ledger import DISPOSITIONS
 from ..engine.state import State
@@ -18,7 +18,6 @@ from ..tasks.task import Outcome
 from . import questions as q
 from .overview import count_states
 from .parsers import TASK_STATES
-from .views import Row
 
 MAX_JOBS = 1000  # told by name; those that come later are told as OTHER
 OTHER = "other"
@@ -112,7 +111,7 @@ def show_metrics(
             if family.name.startswith(query.name):
                 yield from (line if line is None else (line,) for line in family.lines())
 
-    return Reply("", {}, ("line",), rows(), "rows")
+    return Reply.counted(("line",), rows())
 
 
 def _tasks(state: State, now: datetime) -> Iterator[Sample | None]:

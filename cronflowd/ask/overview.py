@@ -16,7 +16,7 @@ from statistics import median
 from typing import Any
 
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import PAIR_COLUMNS, Reply, Row
 from ..base.text import format_time
 from ..base.walks import SLICE, in_slices
 from ..engine.ledger import DISPOSITIONS
@@ -29,9 +29,9 @@ from ..tasks.reasons import in_words
 from ..tasks.task import Run, Task
 from . import questions as q
 from .stats import success_of
-from .views import MOMENT_COLUMNS, PAIR_COLUMNS, Row, moments_to_come, task_state
+from .views import MOMENT_COLUMNS, moments_to_come, task_state
 
-BIG_STEP_S = 60.0
+TOLD_STEP_S = 60.0  # a clock set by less is no news
 STEP_TOLD = timedelta(hours=1)  # so long after the clock was set
 MAX_LANES = 1000  # that are looked at for the run that has waited longest
 DAY = timedelta(days=1)
@@ -68,7 +68,7 @@ def _troubles(state: State, query: q.AskHealth, now: datetime, is_full: bool) ->
         yield "notifications", f"{last.name} did not arrive, {in_words(last.failure.why)}"
     yield "clock", "not set: it shows an earlier time than can be" if now < OLDEST_TIME else ""
     step_s, step_at = state.last_step_s, state.last_step_at
-    if step_s and step_at and abs(step_s) >= BIG_STEP_S and now - step_at < STEP_TOLD:
+    if step_s and step_at and abs(step_s) >= TOLD_STEP_S and now - step_at < STEP_TOLD:
         yield "clock", f"it was set by {step_s:+.0f} s at {format_time(step_at)}"
 
 
@@ -83,20 +83,20 @@ def _waits_longest(state: State) -> Run | None:
 
 def summarize(state: State, now: datetime) -> Reply:
     """SUMMARY: the tasks by state, the last day's fires by disposition, and what comes next."""
-    account = state.ledger.account((), now - DAY, now)
+    balance = state.ledger.balance((), now - DAY, now)
 
     def rows() -> Iterator[Row | None]:
         states, failed = yield from count_states(state, now)
         yield "tasks", states.total()
         yield from ((f"tasks-{word}", number) for word, number in sorted(states.items()))
         yield "failed-now", failed
-        yield "since", account.since_at
-        yield from ((f"fires-{name}", account.ends[name]) for name in DISPOSITIONS)
-        yield "success", success_of(account.ends)
+        yield "since", balance.since_at
+        yield from ((f"fires-{name}", balance.ends[name]) for name in DISPOSITIONS)
+        yield "success", success_of(balance.ends)
         for found in _moments_of_all(state, now, None, NEXT_OF_ALL):
             yield None if found is None else ("next", f"{format_time(found[1][1])} {found[0].name}")
 
-    return Reply("", {}, PAIR_COLUMNS, rows(), "rows")
+    return Reply.counted(PAIR_COLUMNS, rows())
 
 
 def count_states(state: State, now: datetime) -> Generator[None, None, tuple[Counter[str], int]]:
@@ -128,7 +128,7 @@ def next_of_all(state: State, query: q.ShowNext, now: datetime) -> Reply:
             task, (local, at, remark) = found
             yield at.astimezone(zone).isoformat() if zone else local, at, remark, task.id, task.name
 
-    return Reply("", {}, (*MOMENT_COLUMNS, "id", "jobName"), rows(), "rows")
+    return Reply.counted((*MOMENT_COLUMNS, "id", "jobName"), rows())
 
 
 def _moments_of_all(
@@ -213,7 +213,7 @@ def show_load(state: State, query: q.ShowNext, now: datetime) -> Reply:
         for number, (fires, busy_s) in enumerate(hours, first):
             yield to_instant(number * _HOUR_S), fires, round(busy_s, 3)
 
-    return Reply("", {}, LOAD_COLUMNS, rows(), "rows")
+    return Reply.counted(LOAD_COLUMNS, rows())
 
 
 def _usual_s(state: State) -> Generator[None, None, dict[int, float]]:

@@ -19,7 +19,7 @@ from ..engine import orders as o
 from ..schedules.english import parse_moment
 from ..schedules.schedule import parse_event, settle_schedule, split_schedule
 from ..schedules.words import ADVERBS, named_zone
-from ..tasks.kinds import TYPES
+from ..tasks.kinds import PROGRAMS, TYPES
 from ..tasks.options import (
     DEFAULTS,
     ELSEWHERE,
@@ -30,8 +30,8 @@ from ..tasks.options import (
     parse_count,
     set_options,
 )
-from ..tasks.slips import SHELLS, SUSPECT, check_command_word, check_no_schedule, check_phrase_rest
-from ..tasks.task import ENDED, TaskSpec, make_spec, parse_json, parse_record
+from ..tasks.slips import SUSPECT, check_command_word, check_no_schedule, check_phrase_rest
+from ..tasks.task import ENDED, UNDER_WAY, TaskSpec, make_spec, parse_json, parse_record
 from . import events
 from . import grammar as g
 from . import questions as q
@@ -51,7 +51,7 @@ _STATES_ALSO = {
     "scheduled": "enabled active on ready", "paused": "disabled suspended off", "idle": "inactive ended",
     "unreadable": "broken invalid",
 }  # fmt: skip
-RUN_STATES = ("queued", "sent", "running", *sorted(ENDED))
+RUN_STATES = (*UNDER_WAY, *sorted(ENDED))
 
 
 # --- tasks ----------------------------------------------------------------------------------
@@ -79,7 +79,7 @@ def add(text: str, context: Context) -> o.AddTask:
         schedule, command = split_schedule(rest)
     except Refusal as refusal:
         raise Refusal(refusal.code, refusal.message + _meant_option(options, rest), refusal.option) from None
-    if SUSPECT.match(command) and options.get("type", "shell") in SHELLS:
+    if SUSPECT.match(command) and options.get("type", "shell") in PROGRAMS:
         if rest[0] != '"':
             check_command_word(schedule, command)
         elif schedule[:1].isalpha():
@@ -195,7 +195,7 @@ def _now_json(text: str, context: Context) -> o.AddTask:
 
 
 def _one_off(moment_at: datetime, options: dict[str, str], command: str, context: Context) -> TaskSpec:
-    if options.get("type", "shell") in SHELLS:
+    if options.get("type", "shell") in PROGRAMS:
         check_no_schedule(command)
     return _spec(f"@at {format_time(moment_at)}", options, command, context.default_tz, context)
 

@@ -97,11 +97,11 @@ class ExportTasks(Question):
 
 class ListRuns(Question):
     ref: str | None
-    states: frozenset[str]  # empty = any
-    since_at: datetime | None  # of the due moment
-    until_at: datetime | None
-    limit: int | None
-    offset: int
+    states: frozenset[str] = frozenset()  # empty = any
+    since_at: datetime | None = None  # of the due moment
+    until_at: datetime | None = None
+    limit: int | None = None
+    offset: int = 0
     worker: str = ""
     exit: int | None = None
     tag: str = ""  # of tasks as they are now
@@ -112,7 +112,7 @@ class ListRuns(Question):
     @property
     def is_for_all(self) -> bool:
         """Whether nothing is left out, but by limit and offset."""
-        said = (self.ref, self.states, self.since_at, self.until_at, self.worker, self.exit, self.tag)
+        said = (self.ref, self.states, self.since_at, self.until_at, self.worker, self.tag)
         return not any(said) and self.exit is None and self.flow is None and self.run is None
 
     @property

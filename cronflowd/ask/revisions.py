@@ -9,7 +9,7 @@ from typing import Any
 from attrs import define
 
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import Reply, Row
 from ..base.text import escape, format_time, shorten
 from ..base.walks import page
 from ..engine.changelog import Change, Step, Was, whole
@@ -20,7 +20,6 @@ from . import questions as q
 MAX_VALUE = 200  # characters of each side of a difference
 LOG_COLUMNS = ("change", "time", "who", "what")
 REVISION_COLUMNS = ("rev", "time", "who", "change")
-Row = tuple[Any, ...]
 
 
 def show_history(state: State, query: q.ShowHistory) -> Reply:
@@ -29,7 +28,7 @@ def show_history(state: State, query: q.ShowHistory) -> Reply:
         columns, rows = LOG_COLUMNS, _all(state)
     else:
         columns, rows = REVISION_COLUMNS, _of_one(state, query.ref)
-    return Reply("", {}, columns, page(rows, query.limit, query.offset), "rows")
+    return Reply.counted(columns, page(rows, query.limit, query.offset))
 
 
 def _all(state: State) -> Iterator[Row | None]:
@@ -124,7 +123,7 @@ def _default(key: str) -> str:
 
 
 def find_revision(state: State, ref: str, rev: int) -> Generator[None, None, tuple[int, Revision]]:
-    """GET REF @rev: the task's id and what is known of that revision."""
+    """GET REF @rev: the task's id and what is known of that revision. Raises Refusal."""
     task_id = yield from _find_id(state, ref)
     known = []
     for each in revisions(state, task_id):

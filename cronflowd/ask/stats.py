@@ -25,7 +25,7 @@ _JUDGED = ("ok", "failed", "timeout", "lost")  # success is the share of `ok` in
 
 
 @define
-class Tally:
+class Period:
     """One row."""
 
     fires: Counter[str] = Factory(Counter)
@@ -52,7 +52,7 @@ class Stats:
         self._by = by
         self._going_on = going_on  # runs that have not ended; their attempts do not count yet
         self._later: set[int] = set()  # runs of which a later attempt was seen
-        self._tallies: dict[datetime, Tally] = {} if by else {_ALL: Tally()}
+        self._periods: dict[datetime, Period] = {} if by else {_ALL: Period()}
 
     def see(self, outcome: Outcome) -> None:
         """One more row."""
@@ -60,15 +60,15 @@ class Stats:
         if run in self._going_on:
             return
         self.since_at = min(outcome.due_at, self.since_at or outcome.due_at)
-        tally = self._tallies.setdefault(self._period(outcome.due_at), Tally())
+        period = self._periods.setdefault(self._period(outcome.due_at), Period())
         if run is None or run not in self._later:
-            tally.fires[outcome.state] += outcome.count
+            period.fires[outcome.state] += outcome.count
             if outcome.started_at is not None:
-                tally.durations.append((outcome.ended_at - outcome.started_at).total_seconds())
+                period.durations.append((outcome.ended_at - outcome.started_at).total_seconds())
         if run is not None and attempt != 1:
             self._later.add(run)
         elif outcome.started_at is not None:
-            tally.lates.append((outcome.started_at - outcome.due_at).total_seconds())
+            period.lates.append((outcome.started_at - outcome.due_at).total_seconds())
 
     def _period(self, at: datetime) -> datetime:
         if not self._by:
@@ -78,8 +78,8 @@ class Stats:
 
     def rows(self) -> Iterable[tuple[Any, ...]]:
         """Oldest first."""
-        for begin, tally in sorted(self._tallies.items()):
-            yield tally.row({"hour": begin, "day": begin.date().isoformat()}.get(self._by, "all"))
+        for begin, period in sorted(self._periods.items()):
+            yield period.row({"hour": begin, "day": begin.date().isoformat()}.get(self._by, "all"))
 
 
 _ALL = datetime.min.replace(tzinfo=UTC)

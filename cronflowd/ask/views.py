@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from attrs import evolve, frozen
 
 from ..base.errors import Refusal
-from ..base.replies import JsonOnly, Reply
+from ..base.replies import PAIR_COLUMNS, JsonOnly, Reply, Row
 from ..base.text import format_option, format_time
 from ..base.walks import in_order, in_slices, page
 from ..engine.definitions import find_task
@@ -58,13 +58,11 @@ WORKER_COLUMNS = (
 )  # fmt: skip
 CHANGE_COLUMNS = ("id", "jobName", "change", "what", "old", "new")
 DIFFERENCE_COLUMNS = ("id", "jobName", "zone", "old", "new", "remark")
-MAX_COUNTED = 5000  # moments that are looked through for the end that count= sets
+MAX_LEFT = 5000  # fires that count= leaves, of which the last one is looked for
 MAX_OWN_DIFFERENCES = 1000  # of a task that has less than its schedule
-PAIR_COLUMNS = ("key", "value")
 MOMENT_COLUMNS = ("local time with offset", "UTC", "remark")
 FAILED_COLUMNS = ("id", "jobName", "run", "state", "due", "ended", "exit", "why", "since")
 FEW_MOMENTS = 5  # of NEXT, which are found in one go
-Row = tuple[Any, ...]
 T = TypeVar("T")
 
 
@@ -241,11 +239,6 @@ def wanted_outcomes(query: q.ListRuns, state: State, now: datetime) -> Callable[
     return wanted
 
 
-def all_runs(ref: str) -> q.ListRuns:
-    """RUNS REF, all of them."""
-    return q.ListRuns(ref, frozenset(), None, None, None, 0)
-
-
 def _matcher(query: q.ListRuns, state: State) -> Callable[[int, str, Run | Outcome], bool]:
     """Whether a row of RUNS, of a task with this id and in this state, has what the options ask for."""
 
@@ -307,7 +300,7 @@ def list_runs(
         if query.counts:
             tell_total(reply, min(total, query.count_to - 1), total == query.count_to or more())
 
-    reply = Reply("", {}, RUN_COLUMNS, (), "rows")
+    reply = Reply.counted(RUN_COLUMNS)
     # What is only counted is not made a row.
     reply.rows = map_rows(row, page(found(), query.limit, query.offset, query.count_to, tell))
     return reply
@@ -329,7 +322,7 @@ def list_templates(state: State) -> Reply:
         (name, " ".join(format_option(key, masked(key, value)) for key, value in words.items()))
         for name, words in state.templates.items()
     ]
-    return Reply("", {}, ("name", "options"), rows, "rows")
+    return Reply.counted(("name", "options"), rows)
 
 
 def list_failed(state: State, query: q.ListFailed) -> Reply:
@@ -355,13 +348,13 @@ def list_failed(state: State, query: q.ListFailed) -> Reply:
                 in_words(bad.why), bad.since_at,
             )  # fmt: skip
 
-    return Reply("", {}, FAILED_COLUMNS, rows(), "rows")
+    return Reply.counted(FAILED_COLUMNS, rows())
 
 
 def prove(state: State, query: q.ProveLedger) -> Reply:
     """PROVE: what was due, and what became of it; the status line says whether that is the same."""
     # Both sides of the balance are of this one moment, though counting takes its time.
-    known, runs = state.ledger.account((), query.since_at, query.until_at), list(state.runs.values())
+    known, runs = state.ledger.balance((), query.since_at, query.until_at), list(state.runs.values())
 
     def rows() -> Iterator[Row | None]:
         pending = 0
@@ -370,17 +363,17 @@ def prove(state: State, query: q.ProveLedger) -> Reply:
                 yield None
             else:
                 pending += known.holds(run.due_at)
-        account = evolve(known, pending=pending)
-        yield "due", account.due
-        yield "ran", account.ran
-        yield "skipped", account.ends["skipped"]
-        yield "missed", account.ends["missed"]
-        yield "pending", account.pending
-        yield from ((name, account.ends[name]) for name in RAN)
-        bounds = {"since": account.since_at, "until": account.until_at}
+        balance = evolve(known, pending=pending)
+        yield "due", balance.due
+        yield "ran", balance.ran
+        yield "skipped", balance.ends["skipped"]
+        yield "missed", balance.ends["missed"]
+        yield "pending", balance.pending
+        yield from ((name, balance.ends[name]) for name in RAN)
+        bounds = {"since": balance.since_at, "until": balance.until_at}
         yield from ((name, at) for name, at in bounds.items() if at)
-        if account.trouble:
-            raise Refusal("internal", account.trouble)
+        if balance.trouble:
+            raise Refusal("internal", balance.trouble)
 
     return Reply("balanced", {"balanced": True}, PAIR_COLUMNS, rows())
 
@@ -399,7 +392,7 @@ def show_next(state: State, query: q.ShowNext, now: datetime) -> Reply:
     if query.within is not None:
         until_at = from_at + query.within
         rows = takewhile(lambda row: row[1] <= until_at, rows)
-    return Reply("", {}, MOMENT_COLUMNS, _one_at_a_time(islice(rows, query.count)), "rows")
+    return Reply.counted(MOMENT_COLUMNS, _one_at_a_time(islice(rows, query.count)))
 
 
 def _one_at_a_time(rows: Iterable[Row]) -> Iterator[Row | None]:
@@ -431,7 +424,7 @@ def describe_schedule(state: State, query: q.DescribeSchedule, now: datetime) ->
         ("zone", schedule.tz),
         ("next", next_at),
     ]
-    return Reply("", {}, PAIR_COLUMNS, rows, "rows")
+    return Reply.counted(PAIR_COLUMNS, rows)
 
 
 def moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[MomentRow]:
@@ -502,7 +495,7 @@ def _last_counted(
 ) -> Generator[None, None, datetime]:
     """The moment that uses up count=, or `end` if that is earlier, or too far to look for."""
     left = task.spec.options.count - task.fired
-    if not task.spec.options.count or left > MAX_COUNTED:
+    if not task.spec.options.count or left > MAX_LEFT:
         return end
     at = state.paused_upto(task, begin)
     while left > 0 and at < end:
@@ -578,7 +571,7 @@ def list_workers(
         )
         for worker in workers
     ]  # fmt: skip
-    return Reply("", {}, WORKER_COLUMNS, rows, "rows")
+    return Reply.counted(WORKER_COLUMNS, rows)
 
 
 def _told_can(worker: Worker) -> Iterator[str]:
@@ -600,7 +593,7 @@ def list_types(state: State) -> Reply:
                 names = [worker.name for worker in here if accepts(worker, kind, "any")]
                 yield kind, len(names), ",".join(names)
 
-    return Reply("", {}, ("type", "count", "workers"), rows(), "rows")
+    return Reply.counted(("type", "count", "workers"), rows())
 
 
 def _notices_failed(last: NoticeFailed | None) -> Iterator[Row]:

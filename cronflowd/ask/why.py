@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import chain
 from typing import NamedTuple
 
+from ..base.replies import Row
 from ..base.text import format_time
 from ..base.walks import in_slices
 from ..engine.fires import cause_of, day_off, out_of_bounds
@@ -29,8 +30,6 @@ from ..tasks.task import Outcome, Run, Task
 from .kept import about
 
 MAX_CAUSES = 5  # runs of other tasks that one answer follows
-
-Row = tuple[datetime | None, str]
 
 
 class Found(NamedTuple):

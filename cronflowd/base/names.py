@@ -7,8 +7,9 @@ import re
 from .errors import Refusal
 from .text import escape
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-REF = re.compile(r"(?!all$)[A-Za-z0-9._-]{1,64}", re.IGNORECASE)  # what asks for one thing, never for all
+NAME = r"[A-Za-z0-9._-]{1,64}"  # of whatever people call somehow
+_NAME = re.compile(NAME)
+REF = re.compile(rf"(?!all$){NAME}", re.IGNORECASE)  # what asks for one thing, never for all
 _USER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,63}")
 _LABEL = re.compile(r"([A-Za-z0-9._/-]{1,64})=([A-Za-z0-9._/-]{1,64})")
 _MAIL_ADDRESS = re.compile(

@@ -24,6 +24,8 @@ BLOCK_ROWS = 100  # of a table: so many are aligned together, and the columns of
 BLOCK_CHARS = 16_384  # the same: each of them is looked at, thrice
 GAP = "  "
 NOTE_COLUMNS = ("note", "text")  # of rows that a change says something with
+PAIR_COLUMNS = ("key", "value")  # of rows that tell of one thing, and not of several
+Row = tuple[Any, ...]  # a value for each column
 
 
 class Reply(msgspec.Struct):
@@ -34,6 +36,11 @@ class Reply(msgspec.Struct):
     columns: Sequence[str] = ()
     rows: Iterable[Sequence[Any] | None] = ()  # None: nothing yet, others first
     count_key: str = ""  # set: the status line begins with `OK <rows>`, counted while they are written
+
+    @classmethod
+    def counted(cls, columns: Sequence[str], rows: Iterable[Sequence[Any] | None] = ()) -> Reply:
+        """A list, whose status line tells how many rows there were."""
+        return cls("", {}, columns, rows, "rows")
 
 
 class Verbatim(str):

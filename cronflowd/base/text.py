@@ -72,7 +72,7 @@ _QUOTED_VALUE = re.compile(r'"((?:[^"\\]|\\["\\])*)"(?=[ \t]|$)')
 # As programs write it: what only a secret can hold, a control character, is escaped as in rows.
 QUOTED_VALUE = re.compile(r'"((?:[^"\\]|\\(?:["\\nrt]|x[0-9a-fA-F]{2}))*)"(?=[ \t]|$)')
 _WRITTEN_ESCAPE = re.compile(r'\\(?:["\\nrt]|x[0-9a-fA-F]{2})')
-_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")  # but tabs, which many values may hold
 _JSON = json.JSONDecoder()
 ODD_BLANK = re.compile("[\u00a0\u00ad\u2000-\u2015\u202f\u205f\u2060\u2212\u3000\ufeff]")  # or hyphen
 WRONG_QUOTES = "'`“”„‟«»‘’"  # of shells, and of typesetters
@@ -90,7 +90,10 @@ def split_options(text: str, is_typed: bool = False) -> tuple[dict[str, str], st
 
 
 def take_options(text: str, at: int, options: dict[str, str], is_typed: bool) -> int:
-    """The same from `at` on, into `options`; returns where the words end, so that nothing is copied."""
+    """The same from `at` on, into `options`; returns where the words end, so that nothing is copied.
+
+    Raises Refusal.
+    """
     headers: dict[str, None] = {}
     while match := _OPTION.match(text, at):
         key, value = match.groups()
@@ -166,19 +169,22 @@ def format_option(key: str, value: str) -> str:
 
 def format_written(key: str, value: str) -> str:
     """The same for programs, of a value that may hold control characters, as a secret may."""
-    return f"{key}={quote(value)}" if _CONTROL.search(value) else format_option(key, value)
+    return f"{key}={quote(value)}" if CONTROL.search(value) else format_option(key, value)
 
 
 def quote(value: str) -> str:
     """A value in quotes, whatever it holds."""
-    return '"' + _CONTROL.sub(_escape_one, value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return '"' + CONTROL.sub(_escape_one, value.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
 _QUOTED = "{" + WRONG_QUOTES  # what begins so is put into quotes
 
 
 def split_command(text: str) -> tuple[str, str]:
-    """Cuts at the first ` :` outside quotes: (what stands before, everything after it, verbatim)."""
+    """Cuts at the first ` :` outside quotes: (what stands before, everything after it, verbatim).
+
+    Raises Refusal.
+    """
     if '"' not in text:
         head, found, command = text.partition(" :")
     else:

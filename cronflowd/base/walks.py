@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, MutableMapp
 from functools import partial
 from heapq import merge
 from itertools import chain
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 SLICE_BITS = 9
 SLICE = 1 << SLICE_BITS
@@ -222,12 +222,12 @@ class Numbered(Parted[int, T]):
 
     # --- walks ---
 
-    def walk(self, after: int = -1) -> Iterator[T | None]:
+    def walk(self) -> Iterator[T | None]:
         """What is there from the beginning to the end, and perhaps what comes and goes meanwhile."""
-        return (None if number is None else self.get(number) for number in self.walk_numbers(after))
+        return (None if number is None else self.get(number) for number in self.walk_numbers())
 
     def walk_numbers(self, after: int = -1) -> Iterator[int | None]:
-        """The same, the numbers alone; those above `after`."""
+        """The numbers alone of the same; those above `after`."""
         parts = sorted(part for part in self._parts if part >= after >> SLICE_BITS)
         for part in parts:
             if part != parts[0]:
@@ -245,6 +245,18 @@ class Numbered(Parted[int, T]):
 
 def _call(function: Callable[[], None]) -> None:
     function()
+
+
+class Steps(Generic[T]):
+    """What is worked out in small steps, to be walked through; `value` is what has come of it then."""
+
+    value: T
+
+    def __init__(self, steps: Generator[Any, None, T]) -> None:
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[Any]:
+        self.value = yield from self._steps
 
 
 def in_slices(items: Iterable[T]) -> Iterator[T | None]:

@@ -27,6 +27,7 @@ from ..host import config, logs, secrets
 from ..host.config import AnySettings, ClientSettings, Settings, WebSettings, WorkerSettings
 from ..host.setting import Setting
 from ..tasks.options import KEEP, parse_keep
+from .completion import SHELLS
 
 TOKEN_NAME = "token"  # noqa: S105  # a file's name, in the data directory, made by `init`
 Command = Callable[[argparse.Namespace], int]
@@ -160,7 +161,7 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
     for key in _RUN_KEYS:
         run.add_argument(f"--{key}", metavar=key.upper(), help=f"the same as {key}={key.upper()}")
     completion = add("completion", _complete, help="what a shell reads to complete these commands")
-    completion.add_argument("shell", choices=("bash", "zsh", "fish"))
+    completion.add_argument("shell", choices=tuple(SHELLS))
     clients = [(each, ClientSettings) for each in (take, export, run)]
     if with_verbs:
         from . import verbs
@@ -255,10 +256,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     if settings.http:
         _check_web()  # now, since its process would only die of it, again and again
     if settings.check_config:
-        # As the daemon does it when it starts.
-        found = secrets.exposed(settings)
-        is_free = found is None or settings.insecure or settings.token_file is not None
-        secrets.check_doors(settings, found, is_free or _has_admin(settings))
+        secrets.check_doors(settings, secrets.exposed(settings), lambda: _has_admin(settings))
         if settings.token_file is not None:
             secrets.read_tokens(settings.token_file)
         from ..host.tls import read_tls

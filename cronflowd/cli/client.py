@@ -35,7 +35,7 @@ from ..base.text import format_option
 from ..host.config import ClientSettings
 from ..host.secrets import read_tokens
 from ..host.setting import CONTROL_PORT, Address, format_server
-from ..tasks.kinds import WHOSE
+from ..tasks.kinds import PROGRAMS, WHOSE
 
 CONNECT_S = 10.0
 REPLY_S = 60.0  # a reply that takes longer never comes
@@ -408,7 +408,7 @@ def _say(text: str) -> None:
 
 def _as_command(kind: str, argv: Sequence[str]) -> str:
     """The arguments as they were given, for whoever splits them again; else the text they are."""
-    if kind not in ("shell", "script"):
+    if kind not in PROGRAMS:
         return " ".join(argv)
     command = shlex.join(argv)
     # A first word with `=` would be taken for an option.

@@ -6,7 +6,6 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 
-SHELLS = ("bash", "zsh", "fish")
 _TASKS = "cronflowd ls 2>/dev/null | cut -f2"
 _FIRST = re.compile(r"(?:\] |\|)([A-Z]+)\b")
 _OPTION = re.compile(r"([a-z]+=)")
@@ -14,7 +13,7 @@ _OPTION = re.compile(r"([a-z]+=)")
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
     """What `source <(cronflowd completion bash)` reads."""
-    return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell]([*_commands(parser)])
+    return SHELLS[shell]([*_commands(parser)])
 
 
 class _Command:
@@ -87,3 +86,6 @@ def _fish(commands: Sequence[_Command]) -> str:
         words = " ".join([*each.words, f"({_TASKS})"] if each.wants_task else each.words)
         lines.append(f"complete -c cronflowd -n '__fish_seen_subcommand_from {each.name}' -a '{words}'")
     return "\n".join(lines) + "\n"
+
+
+SHELLS = {"bash": _bash, "zsh": _zsh, "fish": _fish}

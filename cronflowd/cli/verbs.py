@@ -41,9 +41,9 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
     form = "text"
     if sys.stdout.isatty():
         form = f"table width={shutil.get_terminal_size().columns}"
-    said = order(name, words) + (
-        ask_password(words) if name == "USER" else ""
-    )  # before there is somebody who waits: a person may be asked
+    said = order(name, words)
+    if name == "USER":  # before there is somebody who waits: a person may be asked
+        said += ask_password(words)
     with closing(out), closing(Connection(settings, form)) as connection:
         reads = only_reads(said)
         shows = reads or name in _MAKE
@@ -71,7 +71,7 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
 def ask_password(words: Sequence[str]) -> str:
     """What goes behind USER ADD and USER PASSWORD, asked for on the terminal, if that is one.
 
-    All users of a machine can read the words that a command was started with.
+    All users of a machine can read the words that a command was started with. Raises Fatal.
     """
     what, named = words[0].upper() if words else "", [word for word in words[1:] if "=" not in word]
     if what not in ("ADD", "PASSWORD"):
@@ -91,7 +91,7 @@ def ask_password(words: Sequence[str]) -> str:
 
 
 def order(name: str, words: Sequence[str]) -> str:
-    """The line; as in a shell, what holds a blank is one word."""
+    """The line; as in a shell, what holds a blank is one word. Raises Fatal."""
     if name == "SECRET" and len(words) > 1 and words[0].upper() == "PUT":
         if len(words) > 3:
             raise Fatal(Exit.USAGE, "a name and one value, in quotes; better none, which asks for it")

@@ -14,10 +14,8 @@ import trio
 
 from ..host.setting import parse_server
 from ..host.tls import client_context
-from .over_http import OverHttp
+from .over_http import Json, OverHttp
 from .over_lines import OverLines
-
-Json = dict[str, Any]
 
 
 class Client:

@@ -15,7 +15,7 @@ from ..base.errors import Refusal
 from ..base.names import REF
 from ..host.setting import format_address
 from ..web.fields import to_body
-from ..web.line import Answer
+from ..web.line import Answer, Row, is_status
 from ..web.outcomes import counts, plain, to_lines, to_occurrences, to_upcoming, to_worker
 from ..web.talks import (
     Talk,
@@ -30,12 +30,10 @@ from ..web.talks import (
     read_jobs,
     run_now,
 )
-from .over_http import TIMEOUT_S, CronflowError
+from .over_http import TIMEOUT_S, CronflowError, Json
 
 RECEIVE_BYTES = 65_536
 
-Json = dict[str, Any]
-Rows = list[dict[str, Any]]
 T = TypeVar("T")
 
 
@@ -48,8 +46,8 @@ class OverLines:
         self._socket: socket.socket | None = None
         self._rest = b""
 
-    def ask(self, *lines: str) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
-        """Rows and status of each line, which are sent together. Raises CronflowError for none of them."""
+    def ask(self, *lines: str) -> list[Answer]:
+        """The answer to each line, which are sent together, be it a refusal."""
         for said in lines:
             if "\n" in said or "\r" in said:
                 raise CronflowError("syntax", "a newline cannot stand in an order")
@@ -75,24 +73,23 @@ class OverLines:
                 self._socket = self._tls.wrap_socket(self._socket, server_hostname=self._where[0])
         # A session, which stays open between one call and the next.
         lines = ["FORMAT json", *([f"AUTH {self._token}", "FORMAT json"] if self._token else [])]
-        for _, status in self._converse(lines):
-            if not status["ok"]:
+        for answer in self._converse(lines):
+            if not answer.status["ok"]:
                 self.close()
-                raise CronflowError(status["code"], status["message"])
+                answer.check()
 
-    def _converse(self, lines: Sequence[str]) -> list[tuple[list[dict[str, Any]], dict[str, Any]]]:
+    def _converse(self, lines: Sequence[str]) -> list[Answer]:
         assert self._socket
         self._socket.sendall("".join(f"{said}\n" for said in lines).encode())
-        answers = []
-        for _ in lines:
-            rows = []
-            # A row of STATS has a column `ok`, too, which is a number.
-            while type((row := self._read()).get("ok")) is not bool:
-                rows.append(row)
-            answers.append((rows, row))
-        return answers
+        return [self._read_answer() for _ in lines]
 
-    def _read(self) -> dict[str, Any]:
+    def _read_answer(self) -> Answer:
+        rows = []
+        while not is_status(row := self._read()):
+            rows.append(row)
+        return Answer(rows, row)
+
+    def _read(self) -> Row:
         assert self._socket
         while b"\n" not in self._rest:
             data = self._socket.recv(RECEIVE_BYTES)
@@ -100,7 +97,7 @@ class OverLines:
                 raise ConnectionError(f"{self._name} has ended the connection")
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
-        row: dict[str, Any] = orjson.loads(line)
+        row: Row = orjson.loads(line)
         return row
 
     def close(self) -> None:
@@ -128,14 +125,14 @@ class OverLines:
         return plain(self._hold(change_job(_word(ref), body)))
 
     def delete_job(self, ref: str) -> Json:
-        return {"id": self._tell(f"REMOVE {_word(ref)}")["id"], "removed": True}
+        return {"id": self._say(f"REMOVE {_word(ref)}").status["id"], "removed": True}
 
     def pause_job(self, ref: str, until: str | None, why: str | None) -> Json:
-        self._tell(line("PAUSE", _word(ref), until=until or None, why=why or None))
+        self._say(line("PAUSE", _word(ref), until=until or None, why=why or None))
         return self.get_job(ref)
 
     def resume_job(self, ref: str) -> Json:
-        self._tell(f"RESUME {_word(ref)}")
+        self._say(f"RESUME {_word(ref)}")
         return self.get_job(ref)
 
     # --- runs ---
@@ -144,7 +141,7 @@ class OverLines:
         return plain(self._hold(run_now(_word(ref), args)))
 
     def cancel_execution(self, run: int) -> Json:
-        self._tell(f"CANCEL {run}")
+        self._say(f"CANCEL {run}")
         return self.get_execution(run)
 
     def get_executions(self, ref: str | None, state: str | None, limit: int) -> list[Json]:
@@ -155,28 +152,27 @@ class OverLines:
         return plain(self._hold(newest_attempt(run)))
 
     def get_log(self, run: int) -> list[Json]:
-        return [plain(each) for each in to_lines(self._rows(f"LOG {run}"))]
+        return [plain(each) for each in to_lines(self._say(f"LOG {run}").rows)]
 
     # --- the rest ---
 
     def preview_schedule(self, cron: str, timezone: str | None, count: int) -> list[Json]:
-        rows = self._rows(line("NEXT", in_quotes(cron), n=count, tz=timezone or None))
-        return [plain(each) for each in to_occurrences(rows)]
+        said = line("NEXT", in_quotes(cron), n=count, tz=timezone or None)
+        return [plain(each) for each in to_occurrences(self._say(said).rows)]
 
     def get_system_status(self) -> Json:
-        pairs = self._hold(_one("SUMMARY")).pairs
+        pairs = self._say("SUMMARY").pairs
         return {
             "jobs": {"total": pairs["tasks"]} | counts(pairs, "tasks-"),
             "last24h": counts(pairs, "fires-"),
-            "workers": [plain(to_worker(row)) for row in self._rows("WORKERS")],
-            "upcoming": [plain(each) for each in to_upcoming(self._rows("NEXT all n=10"))],
+            "workers": [plain(to_worker(row)) for row in self._say("WORKERS").rows],
+            "upcoming": [plain(each) for each in to_upcoming(self._say("NEXT all n=10").rows)],
         }
 
-    def _rows(self, said: str) -> Rows:
-        return self._hold(_one(said)).rows
-
-    def _tell(self, said: str) -> Json:
-        return self._hold(_one(said)).status
+    def _say(self, said: str) -> Answer:
+        """One line's answer. Raises CronflowError."""
+        with _refusing():
+            return self.ask(said)[0].check()
 
     def _hold(self, talk: Talk[T]) -> T:
         """What comes of a talk with the daemon."""
@@ -184,15 +180,10 @@ class OverLines:
             try:
                 lines = next(talk)
                 while True:
-                    lines = talk.send([Answer(*each) for each in self.ask(*lines)])
+                    lines = talk.send(self.ask(*lines))
             except StopIteration as end:
                 found: T = end.value
                 return found
-
-
-def _one(said: str) -> Talk[Answer]:
-    (answer,) = yield [said]
-    return answer.check()
 
 
 def _word(ref: str) -> str:

@@ -34,7 +34,7 @@ from ..ask import questions as q
 from ..ask.revisions import find_revision, show_history
 from ..base.errors import Refusal
 from ..base.proofs import key_of
-from ..base.replies import Reply, format_status
+from ..base.replies import PAIR_COLUMNS, Reply, format_status
 from ..engine import expectations
 from ..engine import orders as o
 from ..engine.access import ADMIN, USER
@@ -50,12 +50,13 @@ from ..net.outbox import Gate
 from ..schedules.calendars import parse_calendar_names
 from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
+from ..tasks.kinds import PROGRAMS
 from . import crontab_orders, figures
 from .cluster import Node
 from .core import Core
 from .feeds import Watcher, WatchHub
 from .files import Files
-from .hindsight import Hindsight
+from .hindsight import Answer, Hindsight
 from .logins import Logins
 from .turns import gather, in_turns
 
@@ -68,7 +69,6 @@ LOOK_S, LONGEST_WAIT_S = 0.01, 10.0  # whether they have
 MAX_WATCHES = 16  # of one connection: each has a call for every reply, and a place that others may want
 
 T = TypeVar("T")
-Answer = Reply | Coroutine[Any, Any, Reply]
 
 
 def _always(as_json: bool) -> dict[Any, str]:
@@ -185,8 +185,8 @@ class Answers:
         reply = self.core.submit(question, session.who, now, session.once).reply
         assert reply is not None
         if question.__class__ is o.AddTask and slips.DOUBTFUL.search(question.spec.command):
-            is_shell = question.spec.options.type in slips.SHELLS
-            notes = [("note", text) for text in slips.remarks(question.spec.command) if is_shell]
+            has_program = question.spec.options.type in PROGRAMS
+            notes = [("note", text) for text in slips.remarks(question.spec.command) if has_program]
             return replace(reply, columns=("note", "text"), rows=[*reply.rows, *notes]) if notes else reply
         return reply
 
@@ -312,7 +312,7 @@ class Answers:
         await core.settled(upto)
         past = history.deeds(self.data, upto + 1, question.since_at, self.past.index)
         rows = await trio.to_thread.run_sync(accounts.audit_rows, past, question, core.state.common.owner)
-        return Reply("", {}, accounts.AUDIT_COLUMNS, rows, "rows")
+        return Reply.counted(accounts.AUDIT_COLUMNS, rows)
 
     def _format(self, question: q.SetFormat, session: Session) -> Reply:
         session.is_session = True
@@ -375,7 +375,7 @@ class Answers:
         core, count = self.core, self.core.state.count_own()
         known = views.status_rows(core.state, core.now())
         rows = figures.status(core, self.doors, self.data, self.files.edited)
-        reply = Reply(f"{count} tasks", {"tasks": count}, views.PAIR_COLUMNS, chain(known, rows))
+        reply = Reply(f"{count} tasks", {"tasks": count}, PAIR_COLUMNS, chain(known, rows))
         return self.node.tell_status(reply) if self.node else reply
 
     def _cluster(self, question: Any, session: Session) -> Answer:
@@ -396,13 +396,13 @@ class Answers:
         rows = [("now", core.now()), ("zone", self.default_tz), ("zone-data", data_version())]
         rows += [("last-step-s", core.state.last_step_s), ("last-step-at", core.state.last_step_at)]
         rows += [(f"worker-{name}", link.clock_text()) for name, link in sorted(core.links.items())]
-        return Reply("", {}, views.PAIR_COLUMNS, rows, "rows")
+        return Reply.counted(PAIR_COLUMNS, rows)
 
     # --- seeing ahead ---
 
     async def _dst(self, question: q.ShowClockChanges, session: Session) -> Reply:
         rows = views.clock_changes(self.core.state, question, self.core.now())
-        return Reply("", {}, views.CHANGE_COLUMNS, await gather(rows), "rows")
+        return Reply.counted(views.CHANGE_COLUMNS, await gather(rows))
 
     async def _tzdiff(self, question: q.CompareZones, session: Session) -> Reply:
         state, now = self.core.state, self.core.now()
@@ -410,7 +410,7 @@ class Answers:
         await gather(views.zones_asked(state, question), names.add)
         others = await trio.to_thread.run_sync(read_zones, question.directory, names)
         rows = views.zone_differences(state, question, others, now)
-        return Reply("", {}, views.DIFFERENCE_COLUMNS, await gather(rows), "rows")
+        return Reply.counted(views.DIFFERENCE_COLUMNS, await gather(rows))
 
     # --- files ---
 

@@ -34,7 +34,7 @@ from msgspec.structs import replace
 from .. import __version__
 from ..ask import questions as q
 from ..base.errors import Exit, Fatal, Refusal
-from ..base.replies import Reply, format_status
+from ..base.replies import Reply, Row, format_status
 from ..base.text import format_time
 from ..engine.facts import FACTS_VERSION, OutputReceived
 from ..engine.state import State
@@ -646,9 +646,9 @@ class Node:
 
     async def show(self) -> Reply:
         """NODES. Raises Refusal where etcd does not answer."""
-        return Reply("", {}, roster.COLUMNS, await in_thread(self._rows), "rows")
+        return Reply.counted(roster.COLUMNS, await in_thread(self._rows))
 
-    def _rows(self) -> list[roster.Row]:
+    def _rows(self) -> list[Row]:
         try:
             with closing(self._new_etcd()) as etcd:
                 return roster.rows(Shared(etcd, self.settings.cluster))
@@ -677,7 +677,7 @@ class Node:
         return not (self.has_seen_leader or any(about.get("seen") for about in others.values()))
 
     def set_addresses(self, control: str, workers: str) -> None:
-        """What others are told to dial."""
+        """What others are told to dial. Raises Fatal."""
         settings = self.settings
         self._control = format_address(settings.advertise) if settings.advertise else control
         self._workers = format_address(settings.advertise_workers) if settings.advertise_workers else workers

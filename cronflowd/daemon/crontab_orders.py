@@ -194,14 +194,14 @@ def _digest(spec: TaskSpec) -> bytes:
 
 
 def export(state: State, question: q.ExportTasks, now: datetime, shows: Callable[[TaskSpec], bool]) -> Reply:
-    """EXPORT: the lines of a crontab, whose secrets are masked unless it `shows` them."""
+    """EXPORT: the lines of a crontab, whose secrets are masked unless it `shows` them. Raises Refusal."""
     refs = question.refs
     if refs is None and (count := state.count_own()) > MAX_EXPORTED:
         raise Refusal("limit", f"there are {count} tasks, more than the {MAX_EXPORTED} of one crontab")
     named = [find_task(state, ref) for ref in refs or ()]
     named.sort(key=lambda task: task.id)
 
-    def tasks() -> Iterator[crontab.Task | None]:
+    def tasks() -> Iterator[crontab.Exported | None]:
         for task in state.tasks.walk() if refs is None else named:
             if task is None or not task.is_notice or refs is not None:
                 yield None if task is None else _described(state, task, now, shows)
@@ -215,15 +215,17 @@ def export(state: State, question: q.ExportTasks, now: datetime, shows: Callable
             for line in writer.lines(task):
                 yield (line,)
 
-    return Reply("", {}, ("line",), rows(), "rows")
+    return Reply.counted(("line",), rows())
 
 
-def _described(state: State, task: Task, now: datetime, shows: Callable[[TaskSpec], bool]) -> crontab.Task:
+def _described(
+    state: State, task: Task, now: datetime, shows: Callable[[TaskSpec], bool]
+) -> crontab.Exported:
     spec = task.spec
     if not shows(spec):
         env = tuple((name, masked(f"env.{name}", text)) for name, text in spec.options.env)
         spec = evolve(spec, options=evolve(spec.options, env=env))
     if state.is_paused(task, now):
-        return crontab.Task(spec, "it is paused")
+        return crontab.Exported(spec, "it is paused")
     is_over = task.due_at is None and task.spec.schedule.kind not in ("reboot", "unreadable", "at", "on")
-    return crontab.Task(spec, "it has no moment to come" if is_over else "")
+    return crontab.Exported(spec, "it has no moment to come" if is_over else "")

@@ -121,9 +121,7 @@ class Daemon:
         self.is_new = self._replay()
         tcp = [each for each in chain(*inherited.values()) if each.kind == "tcp"]
         exposed = secrets.exposed(settings, [each.sock.getsockname()[:2] for each in tcp])
-        # A node learns of accounts when it joins, and asks whoever comes in any case.
-        has_admin = self.node is not None or self.state.access.has_admin(self.clock.now())
-        secrets.check_doors(settings, exposed or secrets.first_exposed(settings.http), has_admin)
+        secrets.check_doors(settings, exposed, lambda: self.state.access.has_admin(self.clock.now()))
         core = self.core = Core(self.state, self.journal, self.clock, _limits(settings), settings)
         core.tokens, core.own_uids = tokens, frozenset({0, os.geteuid()})
         core.asks_tcp = settings.require_auth or (exposed is not None and not settings.insecure)

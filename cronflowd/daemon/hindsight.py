@@ -26,7 +26,7 @@ from ..ask.kept import Kept
 from ..ask.parsers import RUN_STATES
 from ..base import output
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import Reply, Row
 from ..base.text import escape, format_time
 from ..engine.definitions import find_task
 from ..engine.state import State
@@ -241,7 +241,7 @@ class Hindsight:
     async def statistics(self, question: q.ShowStats) -> Reply:
         """STATS: from the rows of RUNS, in memory and in the journal, read and counted in a thread."""
         state = self._core.state
-        rows = q.ListRuns(question.ref, frozenset(), question.since_at, question.until_at, None, 0)
+        rows = q.ListRuns(question.ref, since_at=question.since_at, until_at=question.until_at)
         found = stats.Stats(question.by, frozenset(state.runs))
         await self._past(rows).each(views.wanted_outcomes(rows, state, self._core.now()), found.see)
         periods = list(found.rows())
@@ -253,7 +253,7 @@ class Hindsight:
         """WHY: what is known of a moment, wherever it stands; or what the task's definition says of it."""
         state, now = self._core.state, self._core.now()
         task = state.find(question.ref)
-        wanted = partial(views.wanted_outcomes, views.all_runs(question.ref), state, now)
+        wanted = partial(views.wanted_outcomes, q.ListRuns(question.ref), state, now)
         zone = task.spec.schedule.tz if task else self._default_tz
         at = parse_moment(question.time, zone, now, past=True) if question.time else None
         if at is None:
@@ -261,7 +261,7 @@ class Hindsight:
         # Copies: what ends while the journal is read is told as it was when this was asked.
         its = (run and (copy(run) if run.due_at == at else None) for run in why.runs_of(state, question.ref))
         active = await gather(its)
-        past, runs = self._past(views.all_runs(question.ref)), [run for run in active if run.id in state.runs]
+        past, runs = self._past(q.ListRuns(question.ref)), [run for run in active if run.id in state.runs]
         outcomes = await past.newest(why.concerns(at, wanted())) if at else []
         found = why.Found(runs, outcomes[::-1])
         if at is None or not (found.runs or found.outcomes):
@@ -284,7 +284,7 @@ class Hindsight:
             if run:
                 return run.due_at
             await trio.lowlevel.checkpoint()
-        newest = await self._past(views.all_runs(ref)).newest(wanted, 1)
+        newest = await self._past(q.ListRuns(ref)).newest(wanted, 1)
         return newest[0].due_at if newest else None
 
     async def _remarks(self, found: why.Found) -> list[str]:
@@ -312,7 +312,7 @@ class Hindsight:
         runs: list[int] = []
         await gather(why.runs_of(state, ref), lambda run: runs.append(run.id))
         found = dict.fromkeys(sorted(runs, reverse=True))
-        wanted = views.wanted_outcomes(views.all_runs(ref), state, self._core.now())
+        wanted = views.wanted_outcomes(q.ListRuns(ref), state, self._core.now())
 
         def is_next(outcome: Outcome) -> bool:
             if outcome.run is None or outcome.run in found or not wanted(outcome):
@@ -321,7 +321,7 @@ class Hindsight:
             return True
 
         if (more := asked.back + 1 - len(found)) > 0:
-            await self._past(views.all_runs(ref)).newest(is_next, more)
+            await self._past(q.ListRuns(ref)).newest(is_next, more)
         if asked.back >= len(found):
             if not found:
                 find_task(state, ref)
@@ -340,7 +340,7 @@ class Hindsight:
         if lines and not is_all_shown and not await self._past().keeps_output(run):
             lines = []
         shown = (output.row_of(worded(line))[:columns] for line in lines)
-        return Reply("", {}, output.COLUMNS[:columns], shown, "rows")
+        return Reply.counted(output.COLUMNS[:columns], shown)
 
     async def _lines(self, asked: q.ShowLog, run: int, upto: int) -> list[output.Line]:
         """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""
@@ -375,7 +375,7 @@ class Hindsight:
         return Reply(str(feed.count), {"rows": feed.count})
 
 
-def _why_reply(rows: Iterable[why.Row], disposition: str) -> Reply:
+def _why_reply(rows: Iterable[Row], disposition: str) -> Reply:
     return Reply(disposition, {"disposition": disposition}, ("time", "what"), rows)
 
 

@@ -340,7 +340,7 @@ class Peers:
 
     def __init__(self, core: Core, journal: SharedJournal, lacks: Lacks) -> None:
         assert journal.apart
-        self._core, self._journal, self._lacking = core, journal, lacks
+        self._core, self._journal, self._lacks = core, journal, lacks
         self._directory, self._ends = journal.directory, journal.apart.ends
         self._have: dict[int, int] = {}  # by run: how much of its file some standby has
         self._theirs: dict[int, int] = {}  # and how long a standby's own is: good enough for STATUS
@@ -381,12 +381,12 @@ class Peers:
         since_s = trio.current_time() - AWAKE_S
         return sum(each.heard_s > since_s for each in self._followers)
 
-    def _lacks(self, run: int) -> bool:
+    def _is_uncopied(self, run: int) -> bool:
         return self._ends.get(run, 0) > self._have.get(run, 0)
 
-    def _lacks_of(self, theirs: Collection[int]) -> list[int]:
+    def _wanted_of(self, theirs: Collection[int]) -> list[int]:
         """Of another's files those that may hold what records here tell of, and ours do not."""
-        return [run for run in theirs if run in self._lacking.runs and self._lacking.check(run)]
+        return [run for run in theirs if run in self._lacks.runs and self._lacks.check(run)]
 
     def _holds(self, worker: str, line: str) -> bool:
         """Whether a line to a worker leaves later."""
@@ -397,7 +397,7 @@ class Peers:
             for gone in self._ends.keys() - self._core.state.runs.keys():
                 del self._ends[gone]
             self._look_at = 2 * len(self._ends) + TOLD_TOGETHER
-        if self._standbys and self._lacks(run):
+        if self._standbys and self._is_uncopied(run):
             self._nursery.start_soon(self._send_later, worker, line, run)
             return True
         self._ends.pop(run, None)
@@ -411,7 +411,7 @@ class Peers:
 
     async def _until_copied(self, run: int) -> None:
         with trio.move_on_after(COPIED_S):
-            while self._standbys and self._lacks(run):
+            while self._standbys and self._is_uncopied(run):
                 await self._waiting.setdefault(run, trio.Event()).wait()
         self._tell([run])
 
@@ -449,18 +449,18 @@ class Peers:
             self._followers.append(asker)
         if word in ("STATE", "PAST", "READ", "GAPS", "PUT", "FILL"):
             return await in_thread(self._about_past, asker, data, word, *map(int, more))
-        if word == "BEAT" and asker.offered not in (-1, self._lacking.looks):
+        if word == "BEAT" and asker.offered not in (-1, self._lacks.looks):
             return b"HERE"
         if word == "HERE":
-            asker.offered = self._lacking.looks
-            lacks = await in_thread(self._lacks_of, _note(self._theirs, more))
+            asker.offered = self._lacks.looks
+            lacks = await in_thread(self._wanted_of, _note(self._theirs, more))
             return " ".join(map(str, lacks)).encode()
         if word == "GIVE":
             run = int(more[0])
             added = await in_thread(apart.merge, self._directory, run, data)
             if run in self._ends:  # what is taken meanwhile stands behind that
                 self._ends[run] += added
-            await in_thread(self._lacking.check, run)
+            await in_thread(self._lacks.check, run)
         if word == "HAVE":
             self._tell(_note(self._have, more))
         if len(self._have) + len(self._theirs) > self._forget_at:
@@ -495,7 +495,7 @@ class Peers:
         with given, self._is_filling:
             given.seek(0)
             if any(begins <= first <= last <= ends for begins, ends in gaps(self._directory)):
-                self._lacking.fill(first, last, iter(partial(given.read, PIECE_BYTES), b""))
+                self._lacks.fill(first, last, iter(partial(given.read, PIECE_BYTES), b""))
                 log.info("the history of records %d to %d was given by another node", first, last)
 
     def _read(self, asker: Asker, word: str, number: int = 0, offset: int = 0) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 
 from ..base.errors import Exit, Fatal, Refusal
+from ..base.replies import Row
 from ..base.text import format_time
 from ..engine.facts import FACTS_VERSION
 from ..host.clock import steady_now
@@ -29,7 +30,6 @@ HEIR_S = 5.0  # for so long is whoever is to lead next waited for
 CLOSE_BY = 1000  # records: who lacks no more has them at once
 MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 
-Row = tuple[Any, ...]
 About = dict[str, Any]
 
 
@@ -124,7 +124,7 @@ def awake(shared: Shared, us: About, epoch: int, lease: int, wanted: str = "") -
     """The leader's: what other nodes tell that answer now, or the one that is wanted. Blocking, for a thread.
 
     Whoever is frozen, or cut off, is there until its lease ends, and would keep all others from leading. So
-    the leader puts a question to what it tells of itself; who reads it says so.
+    the leader puts a question to what it tells of itself; who reads it says so. Raises Unreachable.
     """
     asks, until_s = token_hex(8), steady_now() + ANSWER_S
     told = put(shared.leader_key, orjson.dumps(us | {"asks": asks}), lease)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import trio
 
 from ..base.errors import Refusal
+from ..base.walks import Steps
 
 SLICE_S = 0.003  # of working out, before the others have their turn
 FREED_TOGETHER = 1000
@@ -23,15 +24,12 @@ _ASK_LESS = "name a task, or an earlier until="
 
 async def in_turns(steps: Generator[None, None, T]) -> T:
     """What is worked out in small steps, with everybody else's turns in between."""
-    while True:
-        until = perf_counter() + SLICE_S
-        while perf_counter() < until:
-            try:
-                next(steps)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-        await turn()
+    walk, until = Steps(steps), perf_counter() + SLICE_S
+    for _ in walk:
+        if perf_counter() >= until:
+            await turn()
+            until = perf_counter() + SLICE_S
+    return walk.value
 
 
 async def let_go(items: list[Any]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import PAIR_COLUMNS, Reply
 from ..base.text import escape
 from ..tasks.task import Task, TaskSpec
 from . import access_facts as af
@@ -60,7 +60,7 @@ def _set_account(state: State, order: o.SetAccount, now: datetime, limits: Limit
         _keep_an_admin(access, old)
     reply = Reply(order.name, {"account": order.name})
     if order.shown:
-        reply = Reply(order.name, {"account": order.name}, ("key", "value"), [("password", order.shown)])
+        reply = Reply(order.name, {"account": order.name}, PAIR_COLUMNS, [("password", order.shown)])
     return Decision([new] if new != old else [], reply)
 
 
@@ -118,7 +118,7 @@ def _add_token(state: State, order: o.AddToken, now: datetime, limits: Limits) -
         access.next_token, order.digest, role, now, order.name, order.user,
         (order.worker or "*") if role == WORKER else "", order.expires_at,
     )  # fmt: skip
-    return Decision([fact], Reply(str(fact.id), {"id": fact.id}, ("key", "value"), [("token", order.shown)]))
+    return Decision([fact], Reply(str(fact.id), {"id": fact.id}, PAIR_COLUMNS, [("token", order.shown)]))
 
 
 def _revoke_token(state: State, order: o.RevokeToken, now: datetime, limits: Limits) -> Decision:
@@ -143,7 +143,7 @@ def _begin_login(state: State, order: o.BeginLogin, now: datetime, limits: Limit
         access.next_login, order.name, order.family, order.digest, now, order.expires_at, order.address,
         over=over,
     )  # fmt: skip
-    return Decision([fact], Reply(str(fact.id), {"id": fact.id}, ("key", "value"), [("token", order.shown)]))
+    return Decision([fact], Reply(str(fact.id), {"id": fact.id}, PAIR_COLUMNS, [("token", order.shown)]))
 
 
 def _renew_login(state: State, order: o.RenewLogin, now: datetime, limits: Limits) -> Decision:
@@ -154,7 +154,7 @@ def _renew_login(state: State, order: o.RenewLogin, now: datetime, limits: Limit
         old, digest=order.digest, expires_at=expires_at, renewed_at=now, address=order.address
     )
     values = {"id": old.id, "name": old.user, "role": role}
-    reply = Reply(f"{old.id} {old.user} role={role}", values, ("key", "value"), [("token", order.shown)])
+    reply = Reply(f"{old.id} {old.user} role={role}", values, PAIR_COLUMNS, [("token", order.shown)])
     return Decision([fact], reply)
 
 
@@ -167,7 +167,7 @@ def _end_login(state: State, order: o.EndLogin, now: datetime, limits: Limits) -
 
 def _offer_reset(state: State, order: o.OfferReset, now: datetime, limits: Limits) -> Decision:
     rows = [("token", order.shown), ("email", state.access.accounts[order.name].email or None)]
-    reply = Reply(order.name, {"account": order.name}, ("key", "value"), rows)
+    reply = Reply(order.name, {"account": order.name}, PAIR_COLUMNS, rows)
     return Decision([af.ResetOffered(order.name, order.digest, order.expires_at)], reply)
 
 

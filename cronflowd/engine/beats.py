@@ -9,6 +9,7 @@ of the clock, everything has its grace from then on.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 
 from msgspec.structs import replace
 
@@ -22,6 +23,7 @@ FAR_S = 3 * 3600.0  # a clock set forward by more gives all beats their grace an
 FORM = f.ExpectationSet.__struct_fields__
 
 
+@lru_cache(maxsize=1024)  # of all there are it is asked at each step of the clock, and most say the same
 def interval_s(every: str) -> float | None:
     """`1d` as seconds; None for a schedule."""
     try:

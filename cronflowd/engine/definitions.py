@@ -17,9 +17,9 @@ from msgspec import structs
 
 from ..base.errors import Refusal, about_record
 from ..base.names import check_name, id_of_name
-from ..base.replies import NOTE_COLUMNS, Reply
+from ..base.replies import NOTE_COLUMNS, Reply, Row
 from ..base.text import escape, format_option, format_time
-from ..base.walks import Numbered, Parted
+from ..base.walks import Numbered, Parted, Steps
 from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
 from ..tasks.options import check_given, masked, set_options
@@ -39,7 +39,7 @@ from . import orders as o
 from .changelog import ids_of_others
 from .dependencies import check_circles, find_circle, refuse_circle, settle_after
 from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
-from .notices import Row, notes
+from .notices import notes
 from .placement import send_at_once
 from .rules import Decision, Limits, Rule, Rules, check_limit
 from .state import State
@@ -455,8 +455,7 @@ def _loaded(state: State, task_id: int, spec: TaskSpec, now: datetime) -> f.Fact
 
 
 def _pause(state: State, order: o.PauseTasks, now: datetime, limits: Limits) -> Decision:
-    if order.until_at is not None and order.until_at <= now:
-        raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past", "until")
+    check_until(order.until_at, now)
     assert not isinstance(order.ref, o.Pattern)
     tasks = _find_all(state, order.ref)
     ids = [None] if tasks is None else [task.id for task in tasks]
@@ -478,8 +477,7 @@ def _resume(state: State, order: o.ResumeTasks, now: datetime, limits: Limits) -
         if state.is_all_paused(now):
             count = len(state.tasks)
         return Decision(facts, Reply(f"{count} resumed", {"resumed": count}))
-    if state.is_all_paused(now):
-        raise Refusal("busy", "everything is paused; RESUME all lifts that")
+    check_one_resumes(state, now)
     paused = [task for task in tasks if task.is_paused(now)]
     facts = [f.TaskResumed(task.id) for task in paused]
     return Decision(facts, Reply(f"{len(paused)} resumed", {"resumed": len(paused)}))
@@ -500,6 +498,18 @@ def _find_seen(state: State, ref: str, rev: int | None) -> Task:
             "busy", f"{task.name} was changed meanwhile: its revision is {task.rev}, not {rev}", "rev"
         )
     return task
+
+
+def check_until(until_at: datetime | None, now: datetime) -> None:
+    """Refuses a pause that would be over already."""
+    if until_at is not None and until_at <= now:
+        raise Refusal("bad-option", f"until={format_time(until_at)} is in the past", "until")
+
+
+def check_one_resumes(state: State, now: datetime) -> None:
+    """Refuses RESUME of some, which starts nothing while everything is paused."""
+    if state.is_all_paused(now):
+        raise Refusal("busy", "everything is paused; RESUME all lifts that")
 
 
 def _find_all(state: State, refs: Iterable[str] | None) -> list[Task] | None:
@@ -587,12 +597,10 @@ def _all_settled(
 
 def finish(steps: Generator[None, None, T]) -> T:
     """All steps of a plan in one go."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            value: T = end.value
-            return value
+    plan = Steps(steps)
+    for _ in plan:
+        pass
+    return plan.value
 
 
 def loaded(count: int) -> Reply:

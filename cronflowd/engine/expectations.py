@@ -14,13 +14,12 @@ from typing import Any
 
 from ..base.errors import Refusal, naming, naming_option
 from ..base.names import check_name, id_of_name
-from ..base.replies import NOTE_COLUMNS, Reply
-from ..base.text import escape, format_time
+from ..base.replies import NOTE_COLUMNS, Reply, Row
+from ..base.text import CONTROL, escape, format_time
 from ..base.walks import in_slices
 from ..schedules.english import parse_moment
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.zones import format_duration, parse_duration
-from ..tasks.kinds import CONTROL
 from ..tasks.targets import OF_A_BEAT, parse_notify
 from . import facts as f
 from . import orders as o
@@ -33,7 +32,6 @@ MAX_EXPECTATIONS = 10_000
 MAX_DESC_BYTES = 1024
 AT_ONCE = 50  # whose moments are found anew in one decision
 MIN_INTERVAL_S = 1.0
-Row = tuple[Any, ...]
 COLUMNS = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc", "start")
 NOBODY = ("note", "nobody is told: give notify=, or start the daemon with --notify")
 
@@ -225,7 +223,7 @@ def show(state: State, now: datetime) -> Reply:
                 each.desc or None, each.start_at,
             )  # fmt: skip
 
-    return Reply("", {}, COLUMNS, rows(), "rows")
+    return Reply.counted(COLUMNS, rows())
 
 
 EXPECT: Rules = {

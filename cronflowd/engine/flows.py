@@ -40,7 +40,7 @@ MAX_JUDGED = 100  # members of which nothing follows, before the others have the
 
 
 def check_in_flow(state: State, ref: str) -> Task:
-    """The task, if it hangs together with another one."""
+    """The task, if it hangs together with another one. Raises Refusal."""
     task = find_task(state, ref)
     if not (task.spec.options.after or task.name in state.dependents):
         alone = f'"{task.name}" is in no flow: it waits for nothing (after=), and nothing waits for it'
@@ -83,7 +83,10 @@ def _start_flow(state: State, order: o.StartFlow, now: datetime, limits: Limits)
 
 
 def find_flow_run(state: State, ref: str, number: int | None = None) -> FlowRun:
-    """A run of a flow: by its number (`#7`), or of the flow that has this task, by default the newest."""
+    """A run of a flow: by its number (`#7`), or of the flow that has this task, by default the newest.
+
+    Raises Refusal.
+    """
     flows = state.flows
     if ref.startswith("#"):
         number = int(ref[1:])

@@ -7,7 +7,7 @@ in, so a fire that ended twice, or never, shows as a difference: due = all ends 
 A row holds what was due in one hour, UTC. Old hours are folded into days and old days into
 months, so that memory stays bounded; a run that ends late is found in whatever row its moment
 is in by then. Rows may overlap (a clock set back unfolds nothing, and hours begin anew beside
-a day): `account` widens what is asked until it cuts no row, so the sums are right all the same.
+a day): `balance` widens what is asked until it cuts no row, so the sums are right all the same.
 Many moments that passed in one go count at the last one's.
 """
 
@@ -95,9 +95,9 @@ class Ledger:
 
     # --- reading ---
 
-    def account(
+    def balance(
         self, runs: Iterable[Run], since_at: datetime | None = None, until_at: datetime | None = None
-    ) -> Account:
+    ) -> Balance:
         """What was due from `since_at` on and before `until_at`, and what became of it.
 
         `runs` are those that have not ended. Times are rounded outward to whole rows.
@@ -116,12 +116,12 @@ class Ledger:
         pending = sum(since <= run.due_at.timestamp() < until for run in runs)
         ends = dict(zip(DISPOSITIONS, sums[1:], strict=True))
         until_at = until_at and _moment(min(until, _LAST))
-        return Account(sums[0], ends, pending, since_at and _moment(since), until_at)
+        return Balance(sums[0], ends, pending, since_at and _moment(since), until_at)
 
 
 @frozen
-class Account:
-    """All fires of some time."""
+class Balance:
+    """All fires of some time, and what became of them."""
 
     due: int
     ends: dict[str, int]  # by disposition, all seven

@@ -14,16 +14,23 @@ from attrs import evolve
 from msgspec import structs
 
 from ..base.errors import Refusal, naming
-from ..base.replies import NOTE_COLUMNS, Reply
-from ..base.text import format_time
+from ..base.replies import NOTE_COLUMNS, Reply, Row
 from ..base.walks import Numbered
 from ..tasks.task import Task, TaskSpec
 from . import facts as f
 from . import orders as o
 from .accounts import check_reach
-from .definitions import DEFINE, check_leaving, finish, reload, removed, set_spec
+from .definitions import (
+    DEFINE,
+    check_leaving,
+    check_one_resumes,
+    check_until,
+    finish,
+    reload,
+    removed,
+    set_spec,
+)
 from .flows import members_of
-from .notices import Row
 from .rules import Decision, Limits, Rule, Rules
 from .runs import RUNS, ask, check_room
 from .state import State
@@ -61,10 +68,10 @@ def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, 
     """Which tasks are changed, and what they become, in small steps; or Refusal."""
     pattern, kind = pattern_of(order), kind_of(order)
     assert pattern
-    if kind == "pause" and order.until_at is not None and order.until_at <= now:
-        raise Refusal("bad-option", f"until={format_time(order.until_at)} is in the past", "until")
-    if kind == "resume" and state.is_all_paused(now):
-        raise Refusal("busy", "everything is paused; RESUME all lifts that")
+    if kind == "pause":
+        check_until(order.until_at, now)
+    elif kind == "resume":
+        check_one_resumes(state, now)
     found = yield from _chosen(state, pattern)
     if not found:
         raise Refusal("not-found", f"no task has {pattern}")

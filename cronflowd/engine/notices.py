@@ -24,8 +24,8 @@ from attrs import evolve, frozen
 from msgspec.structs import replace
 
 from ..base.output import last_lines
-from ..base.text import escape, format_time
-from ..tasks.kinds import CONTROL
+from ..base.replies import Row
+from ..base.text import CONTROL, escape, format_time
 from ..tasks.options import DEFAULTS, set_options
 from ..tasks.reasons import code_of, in_words, shortened
 from ..tasks.targets import AT_EACH_END, BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
@@ -41,7 +41,6 @@ MAX_UNDER_WAY = 1000  # notifications that wait or run; beyond, all are withheld
 MAX_LINES, MAX_OUTPUT_CHARS = 20, 4096  # of the run's output
 MAX_WHY_CHARS = 500
 PLAIN = ("shell", "script", "echo", "sleep", "calculate")
-Row = tuple[str, str]
 CANNOT_BE_READ = "was not started: its definition cannot be read"
 OPTIONS = set_options(
     DEFAULTS,

@@ -25,7 +25,6 @@ from . import access_facts as af
 from . import facts as f
 from . import orders as o
 from .access import WORKER
-from .facts import Asked, Fact
 from .state import State
 
 MAX_WHAT = 200  # characters
@@ -127,7 +126,7 @@ Told = tuple[str, str, str, str, str]  # who, address, verb, ref, verdict
 OK, DENIED = "ok", "denied"
 
 
-def deed_of(fact: Fact, at: datetime) -> Deed | None:
+def deed_of(fact: f.Fact, at: datetime) -> Deed | None:
     """What of a fact concerns AUDIT; None where nothing does."""
     if isinstance(fact, af.SignedIn | af.Refused | af.Deed):
         return fact
@@ -136,14 +135,14 @@ def deed_of(fact: Fact, at: datetime) -> Deed | None:
     who = getattr(fact, "who", None)
     if not who:
         return None
-    if isinstance(fact, Asked):
+    if isinstance(fact, f.Asked):
         return _asked(fact, who, at)
     if row := _VERBS.get(type(fact)):  # others tell again what was done before
         return af.Deed(who, row[0], str(getattr(fact, row[1])))
     return None
 
 
-def _asked(fact: Asked, who: str, at: datetime) -> af.Deed | None:
+def _asked(fact: f.Asked, who: str, at: datetime) -> af.Deed | None:
     """An order is told once, by the first of its facts; what runs once is no change that has a number."""
     if fact.what:
         verb, _, rest = fact.what.partition(" ")
@@ -155,7 +154,7 @@ def _asked(fact: Asked, who: str, at: datetime) -> af.Deed | None:
     return None
 
 
-_VERBS: dict[type[Fact], tuple[str, str]] = {
+_VERBS: dict[type[f.Fact], tuple[str, str]] = {
     f.RunQueued: ("RUN", "task"), f.RunStopping: ("CANCEL", "run"), f.EventEmitted: ("EMIT", "event"),
     f.FlowStarted: ("FLOW", "name"), f.FlowRetried: ("FLOW", "flow"), f.FlowStopping: ("FLOW", "flow"),
     af.AccountSet: ("USER", "name"), af.AccountRemoved: ("USER", "name"),

@@ -187,7 +187,7 @@ def check_room(state: State, limits: Limits) -> None:
 
 
 def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: int) -> Decision:
-    """A run that somebody asks for, with this number; or, with on=all, several."""
+    """A run that somebody asks for, with this number; or, with on=all, several. Raises Refusal."""
     if task.spec.unread:
         what = f'"{task.name}" never runs: {in_words(task.spec.unread.reason)}'
         raise Refusal("bad-line", f"{what}; SET mends it")

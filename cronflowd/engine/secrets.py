@@ -21,8 +21,8 @@ from attrs import evolve
 from ..base.errors import Refusal
 from ..base.masks import Mask
 from ..base.output import cut_lines, is_whole, size_of, text_of
-from ..base.text import to_bytes
-from ..tasks.kinds import CONTROL, INSIDE, WHOLE, check_request, parse_payload
+from ..base.text import CONTROL, to_bytes
+from ..tasks.kinds import INSIDE, WHOLE, check_request, parse_payload
 from ..tasks.options import Options
 from ..tasks.reasons import Reason, reason
 from ..tasks.task import Run, TaskSpec

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 from msgspec import structs
 
+from ..base.walks import Steps
 from ..tasks.task import Task, read_record
 from . import facts as f
 from . import orders as o
@@ -100,15 +101,11 @@ class Slices:
 
 def _in_turns(steps: Generator[None, None, Undoing]) -> Generator[o.BulkSlice, None, Undoing]:
     """What is worked out in small steps; an empty slice, that is, the others' turn, now and then."""
-    taken = 0
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            plan: Undoing = end.value
-            return plan
-        if (taken := taken + 1) % WORKED_OUT == 0:
+    plan = Steps(steps)
+    for taken, _ in enumerate(plan, 1):
+        if taken % WORKED_OUT == 0:
             yield o.BulkSlice("", ())
+    return plan.value
 
 
 def _moments(state: State, again: Again) -> Iterator[o.RescheduleSlice]:

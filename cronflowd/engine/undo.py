@@ -16,7 +16,7 @@ from typing import Any
 from attrs import Factory, define
 
 from ..base.errors import Refusal
-from ..base.replies import Reply
+from ..base.replies import Reply, Row
 from ..base.text import shorten
 from ..base.walks import Numbered, Parted
 from ..tasks.reasons import reason
@@ -27,9 +27,6 @@ from .changelog import ALL, Change, Step, Was, standing, whole
 from .definitions import AT_ONCE, are_long, cancel_queued, finish, reload
 from .rules import MAX_WHAT, Decision, Limits, Rule, Rules
 from .state import State
-
-Row = tuple[Any, ...]
-
 
 # --- the past -----------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attrs import evolve
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming_option
 from ..schedules.calendars import FILE, Calendar, Calendars, find_holidays, parse_dates
 from .disk import of_file, open_regular
 
@@ -24,10 +24,8 @@ def read_calendars(data: Path, names: Iterable[str]) -> dict[str, Calendar]:
 
 
 def _read_calendar(data: Path, name: str) -> Calendar:
-    try:
+    with naming_option("skip"):
         return _read_dates(data, name) if name.startswith(FILE) else find_holidays(name)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"skip=: {refusal.message}", "skip") from None
 
 
 def _read_dates(data: Path, name: str) -> Calendar:

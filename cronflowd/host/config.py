@@ -26,7 +26,7 @@ from ..base.errors import Exit, Fatal, Refusal
 from ..base.names import check_mail_address, check_user_name, parse_label
 from ..schedules.zones import parse_zone
 from ..tasks.kinds import TYPES
-from ..tasks.options import Keep, Retry, parse_keep, parse_retry, parse_timeout
+from ..tasks.options import KEEP, RULES, Keep, Retry, parse_keep, parse_retry, parse_timeout
 from ..tasks.targets import Target, parse_limit, parse_target
 from .disk import exit_of, read_small
 from .setting import (
@@ -216,10 +216,8 @@ class Settings(HttpDoor, Clustered):
 
     retry: Retry = setting(Kind("RETRY", parse_retry), "none", "the retry= of tasks that say nothing of it")
     timeout_s: float = setting(Kind("TIME", parse_timeout), "none", "their timeout=")
-    overlap: str = setting(
-        one_of("WORD", "skip", "queue1", "queue", "allow", "replace"), "skip", "their overlap="
-    )
-    keep: Keep = setting(Kind("KEEP", parse_keep), "50,30d,10M", "their keep=")
+    overlap: str = setting(one_of("WORD", *RULES["overlap"].words), "skip", "their overlap=")
+    keep: Keep = setting(Kind("KEEP", parse_keep), KEEP.text, "their keep=")
 
     max_clients: int = setting(MILLION, "1000", "control connections at a time")
     max_workers: int = setting(MILLION, "1000", "worker connections at a time")

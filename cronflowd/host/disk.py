@@ -413,7 +413,7 @@ def raise_refusal(error: OSError, what: str) -> None:
 
 
 def plain_file(data: Path, name: str, suffix: str) -> Path:
-    """The file a client names; it can be no other than one in the data directory."""
+    """The file a client names; it can be no other than one in the data directory. Raises Refusal."""
     if not re.fullmatch(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,63}}\{suffix}", name):
         form = f"a plain file name ending in {suffix} (letters, digits, . _ -)"
         raise Refusal("bad-option", f'"{escape(name)}" is not {form}')

@@ -21,7 +21,7 @@ import logging
 import os
 import secrets
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,10 @@ def matches(tokens: Iterable[bytes], offered: bytes) -> bool:
 
 
 def read_tokens(path: Path) -> tuple[bytes, ...]:
-    """The secrets in a file that nobody but its owner may read: a line each, between them `#` remarks."""
+    """The secrets in a file that nobody but its owner may read: a line each, between them `#` remarks.
+
+    Raises Fatal.
+    """
     lines = (line.strip() for line in read_secret(path, "token").splitlines())
     tokens = tuple(_checked(path, line) for line in lines if line and not line.startswith(b"#"))
     if not tokens:
@@ -69,7 +72,7 @@ def read_tokens(path: Path) -> tuple[bytes, ...]:
 
 
 def read_password(path: Path) -> str:
-    """A password for somewhere else: the file's one line."""
+    """A password for somewhere else: the file's one line. Raises Fatal."""
     password = read_secret(path, "password").decode(errors="surrogateescape").removesuffix("\n")
     password = password.removesuffix("\r")
     if not password or not password.isprintable():
@@ -143,7 +146,10 @@ def new_token() -> str:
 
 
 def make_key(path: Path, change: str) -> None:
-    """A new file with a new word that nobody else may read; `change` is told of one that is there already."""
+    """A new file with a new word that nobody else may read; `change` is told of one that is there already.
+
+    Raises Fatal.
+    """
     made = None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -197,9 +203,16 @@ def first_exposed(addresses: Iterable[Address]) -> Address | None:
     return next((address for address in addresses if not is_loopback(address[0])), None)
 
 
-def check_doors(settings: Settings | WebSettings, found: Address | None, has_admin: bool = False) -> None:
-    """Refuses to listen beyond this machine, at `found`, where nobody would have to say who he is."""
-    if found is None or settings.insecure or settings.token_file is not None or has_admin:
+def check_doors(
+    settings: Settings | WebSettings, found: Address | None, has_admin: Callable[[], bool]
+) -> None:
+    """Refuses (77) to listen beyond this machine, at `found`, where nobody would have to say who he is."""
+    is_node = False
+    if isinstance(settings, Settings):
+        found = found or first_exposed(settings.http)
+        # It learns of accounts when it joins, and asks whoever comes in any case.
+        is_node = bool(settings.etcd)
+    if found is None or settings.insecure or settings.token_file is not None or is_node or has_admin():
         return
     raise Fatal(
         Exit.REFUSED,

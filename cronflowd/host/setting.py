@@ -185,7 +185,7 @@ def machine_zone(etc: Path = Path("/etc")) -> str:
     """The zone this machine's own cron would use: $TZ, /etc/localtime, /etc/timezone, else UTC.
 
     /etc/localtime goes before /etc/timezone because the C library reads only the former, and
-    the latter is left behind when somebody moves the link by hand.
+    the latter is left behind when somebody moves the link by hand. Raises Fatal.
     """
     local = etc / "localtime"
     if (given := os.environ.get("TZ", "").removeprefix(":")) not in ("", str(local)):

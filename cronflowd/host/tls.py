@@ -62,11 +62,9 @@ def server_tls(cert: Path, key: Path | None, client_ca: Path | None) -> ServerTl
 
 def client_context(ca: Path | None, cert: Path | None, key: Path | None) -> ssl.SSLContext:
     """The side that dials; without `ca` the system's authorities are believed. Raises Fatal."""
-    context = ssl.create_default_context()
+    context = ssl.create_default_context() if ca is None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
         _load_authority(context, ca)
     if key is not None and cert is None:
         raise Fatal(Exit.CONFIG, f"{key}: a key alone shows nothing; tls-cert is missing")

@@ -67,6 +67,7 @@ def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) 
     """Writes the backup, which is not in its place yet, and how many files are in it.
 
     `upto` is the file that the journal is written to, as far as it counts. Blocking, for a thread.
+    Raises Refusal.
     """
     members = list(_members(data, upto))
     needed = sum(member.path.stat().st_size for member in members if not member.may_go)

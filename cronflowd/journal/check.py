@@ -4,7 +4,7 @@ It reads every file there is, also those a start would pass over, and says of ea
 it holds. With `--fix` the longest valid prefix stays and everything after it is set
 aside under another name; nothing is ever deleted. Offline only: it takes the lock.
 
-`Audit` counts all fires once more, from the facts alone. It shares nothing with the tables of `State`: what
+`Recount` counts all fires once more, from the facts alone. It shares nothing with the tables of `State`: what
 both say must be the same, or one of them is wrong, or the journal tells what cannot have happened.
 
 Files can be whole and what they tell still wrong: a fire that ended twice, an order sent twice,
@@ -68,7 +68,7 @@ class Open:
     sent: int = 0  # its last attempt that was given to a worker
 
 
-class Audit:
+class Recount:
     """Sees every fact in order, before it is applied."""
 
     def __init__(self) -> None:
@@ -85,11 +85,11 @@ class Audit:
 
     def compare(self, state: State) -> list[str]:
         """All that is wrong, in words; `state` is what the same facts have made."""
-        account = state.ledger.account(state.runs.values())
-        if account.trouble:
-            self._find(f"the ledger is {account.trouble}")
-        self._same("fires due", account.due, self.due)
-        for name, number in account.ends.items():
+        balance = state.ledger.balance(state.runs.values())
+        if balance.trouble:
+            self._find(f"the ledger is {balance.trouble}")
+        self._same("fires due", balance.due, self.due)
+        for name, number in balance.ends.items():
             self._same(f"fires {name}", number, self.ends[name])
             self._same(f"fires {name} in all", state.totals.get(name, 0), self.ends[name])
         self._same("runs not ended", len(state.runs), len(self.open))
@@ -145,13 +145,13 @@ class Audit:
         self.open[fact.run] = Open(fact.due_at, fact.attempt - (fact.state == "queued"))
 
 
-_LOOKS: dict[type[f.Fact], Callable[[Audit, Any], None]] = {
-    f.FiresPassed: Audit._passed,
-    f.RunQueued: Audit._queued,
-    f.RunSent: Audit._sent,
-    f.RunEnded: Audit._ended,
-    f.StateCarried: Audit._state_carried,
-    f.RunCarried: Audit._run_carried,
+_LOOKS: dict[type[f.Fact], Callable[[Recount, Any], None]] = {
+    f.FiresPassed: Recount._passed,
+    f.RunQueued: Recount._queued,
+    f.RunSent: Recount._sent,
+    f.RunEnded: Recount._ended,
+    f.StateCarried: Recount._state_carried,
+    f.RunCarried: Recount._run_carried,
 }
 
 
@@ -258,11 +258,11 @@ def _seq_and_time(line: bytes) -> str:
 
 def _examine_state(found: Findings) -> State | None:
     """Whether a start would succeed; None if not."""
-    state, audit = State(recent_runs=0), Audit()
+    state, recount = State(recent_runs=0), Recount()
     seq = 0
     try:
         for seq, at, fact in found.replay:
-            audit.see(fact)
+            recount.see(fact)
             state.apply(fact, at, seq)
     except Corrupt as error:
         found.broken, found.can_mend = error, not isinstance(error, NotUnderstood)
@@ -273,7 +273,7 @@ def _examine_state(found: Findings) -> State | None:
         # The bytes are what was written, so this is a bug; to cut here would lose what was acknowledged.
         found.can_mend = False
         found.damages.append("not replayable")
-        found.lines += [f"ledger: {fault}" for fault in audit.faults]
+        found.lines += [f"ledger: {fault}" for fault in recount.faults]
         found.lines.append(f"record {seq} cannot be applied ({error!r}); please report this")
         return None
     if tail := found.replay.tail:
@@ -282,18 +282,18 @@ def _examine_state(found: Findings) -> State | None:
     found.lines.append(
         f"state: {len(state.tasks)} tasks, {len(state.runs)} runs not ended, up to record {found.replay.last}"
     )
-    _examine_account(found, state, audit)
+    _examine_account(found, state, recount)
     return state
 
 
-def _examine_account(found: Findings, state: State, audit: Audit) -> None:
+def _examine_account(found: Findings, state: State, recount: Recount) -> None:
     """Whether every fire has one end, and the ledger says so."""
-    found.faults = audit.compare(state)
-    account = state.ledger.account(state.runs.values())
-    ends = ", ".join(f"{number} {name}" for name, number in account.ends.items() if number)
+    found.faults = recount.compare(state)
+    balance = state.ledger.balance(state.runs.values())
+    ends = ", ".join(f"{number} {name}" for name, number in balance.ends.items() if number)
     words = "balanced" if not found.faults else "WRONG"
     found.lines.append(
-        f"ledger: {words}: {account.due} fires due: {ends or 'none ended'}, {account.pending} pending"
+        f"ledger: {words}: {balance.due} fires due: {ends or 'none ended'}, {balance.pending} pending"
     )
     found.lines += [f"ledger: {fault}" for fault in found.faults]
 

@@ -73,7 +73,7 @@ _TASK = re.compile(rb'"task":([0-9]+),')
 
 
 def main(data: Path, history_bytes: int = HISTORY_BYTES, keep: Keep = KEEP) -> int:
-    """Compacts all closed segments; prints what the daemon must journal as one line of JSON."""
+    """Compacts all closed segments; prints what the daemon must journal as one line of JSON. Raises Fatal."""
     with contextlib.suppress(OSError):
         os.nice(_NICE)
     directory = journal_dir(data).absolute()

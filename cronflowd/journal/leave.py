@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -34,25 +35,36 @@ def leave(settings: Settings) -> int:
     """Prints `OK <seq>`: the last record. Raises Fatal: 75 while anybody leads, 69 without etcd."""
     if not settings.etcd:
         raise Fatal(Exit.USAGE, "cluster leave needs --etcd")
-    etcd = make_client(settings)
-    shared, lock = Shared(etcd, settings.cluster), lock_directory(settings.data)
+    lock = lock_directory(settings.data)
     try:
-        mark = read_mark(settings.data)
-        entry = shared.get(shared.cluster_key)
-        if entry is None or orjson.loads(entry.value)["id"] != mark.get("cluster"):
-            why = f"{settings.data} is no directory of the cluster {settings.cluster} there"
-            raise Fatal(Exit.CONFIG, why)
-        last = _end(settings, shared, orjson.loads(entry.value))
-    except (Unreachable, EtcdError) as error:
-        raise Fatal(Exit.UNREACHABLE, f"etcd: {error}") from error
+        with _cluster_of(settings.data, settings) as (shared, told):
+            if not told:
+                why = f"{settings.data} is no directory of the cluster {settings.cluster} there"
+                raise Fatal(Exit.CONFIG, why)
+            last = _end(settings, shared, told)
     finally:
-        etcd.close()
         os.close(lock)
     for begins, ends in gaps(journal_dir(settings.data)):
         lacking = f"the history of records {begins} to {ends} is on other nodes only"
         print(f"cronflowd: {lacking}", file=sys.stderr)
     print(f"OK {last}")
     return Exit.OK
+
+
+@contextmanager
+def _cluster_of(data: Path, settings: Settings) -> Iterator[tuple[Shared, dict[str, Any]]]:
+    """What etcd tells of the cluster, and that itself; empty where the directory is none of it.
+
+    Raises Fatal, 69 where etcd does not answer, whatever it is asked.
+    """
+    with closing(make_client(settings)) as etcd:
+        shared = Shared(etcd, settings.cluster)
+        try:
+            entry = shared.get(shared.cluster_key)
+            told = orjson.loads(entry.value) if entry else {}
+            yield shared, told if told and told["id"] == read_mark(data).get("cluster") else {}
+        except (Unreachable, EtcdError) as error:
+            raise Fatal(Exit.UNREACHABLE, f"etcd: {error}") from error
 
 
 def _end(settings: Settings, shared: Shared, told: dict[str, Any]) -> int:
@@ -112,18 +124,11 @@ def _fetch(settings: Settings, shared: Shared, lease: Lease) -> int:
 
 def compare(data: Path, settings: Settings) -> int:
     """Prints what was found; 65 where they differ. Raises Fatal, 69 without etcd."""
-    etcd = make_client(settings)
-    shared = Shared(etcd, settings.cluster)
-    try:
-        entry = shared.get(shared.cluster_key)
-        if entry is None or orjson.loads(entry.value)["id"] != read_mark(data).get("cluster"):
-            print(f"etcd: {data} is no directory of the cluster {settings.cluster} there")
-            return Exit.CORRUPT
-        return _compare(data, shared)
-    except (Unreachable, EtcdError) as error:
-        raise Fatal(Exit.UNREACHABLE, f"etcd: {error}") from error
-    finally:
-        etcd.close()
+    with _cluster_of(data, settings) as (shared, told):
+        if told:
+            return _compare(data, shared)
+    print(f"etcd: {data} is no directory of the cluster {settings.cluster} there")
+    return Exit.CORRUPT
 
 
 def _compare(data: Path, shared: Shared) -> int:

@@ -319,7 +319,10 @@ class Shared:
         return int(orjson.loads(entry.value)["upto"]) if entry else 0
 
     def get_snapshot(self) -> tuple[int, Iterator[bytes] | None]:
-        """The newest one: up to which record, and its bytes; None where they stand on nodes alone."""
+        """The newest one: up to which record, and its bytes; None where they stand on nodes alone.
+
+        Raises Unreachable.
+        """
         entry = self.get(self.snapshot_key)
         if entry is None:
             raise Unreachable("there is no snapshot")

@@ -154,6 +154,7 @@ def install(
     """Makes a directory begin with the whole state up to a record, 0 = none, and the records that follow.
 
     Its next start goes on from there. What it had before, up to the record `last`, becomes history.
+    Raises Fatal.
     """
     directory = journal_dir(data)
     make_directory(directory)
@@ -211,7 +212,7 @@ def clear_unfinished(data: Path) -> None:
 
 
 def read_mark(data: Path) -> dict[str, str]:
-    """Which cluster a data directory belongs to; empty where it belongs to none."""
+    """Which cluster a data directory belongs to; empty where it belongs to none. Raises Fatal."""
     try:
         return dict(orjson.loads(read_small(data / MARK)))
     except FileNotFoundError:

@@ -96,7 +96,7 @@ class _Seen:
         self._calendars: dict[str, int] = {}
 
     def check(self, task_id: int | None, spec: TaskSpec, number: int) -> Entry:
-        """The entry as it will be loaded; `task_<n>` has the id n without saying so."""
+        """The entry as it will be loaded; `task_<n>` has the id n without saying so. Raises Refusal."""
         if (owner := id_of_name(spec.name)) is not None:
             if task_id not in (None, owner):
                 why = f'the name "{spec.name}" belongs to id {owner} alone, not {task_id}'
@@ -113,7 +113,10 @@ class _Seen:
         return task_id, spec
 
     def check_the_rest(self, path: Path, look_up: Callable[[str], object]) -> None:
-        """Whoever is waited for must stand in the file too, by name or id; calendars must be there."""
+        """Whoever is waited for must stand in the file too, by name or id; calendars must be there.
+
+        Raises Refusal.
+        """
         file = path.name
         for name, number in self._calendars.items():
             with naming(f"{file} line {number}", "bad-line"):
@@ -155,7 +158,10 @@ def format_line(record: dict[str, str | int]) -> bytes:
 def prepare_tasks(
     path: Path, tasks: Iterable[tuple[int, Definition]], pause: Callable[[], object] = bool
 ) -> Prepared:
-    """The first half of SAVE: size and CRC are journaled before `publish` makes the file count."""
+    """The first half of SAVE: size and CRC are journaled before `publish` makes the file count.
+
+    Raises Refusal.
+    """
     if path.is_dir():
         raise Refusal("bad-option", f"{path}: a directory, not a file")
     return prepare(path, with_pauses(format_tasks(tasks), pause))
@@ -193,7 +199,10 @@ def fingerprint(path: Path, known: Collection[tuple[int, int]] | None = None) ->
 
 
 def keep_edited(path: Path) -> Path:
-    """Copies a hand-edited file to `tasks.db.edited`, or `.edited.2` and so on: none is ever overwritten."""
+    """Copies a hand-edited file to `tasks.db.edited`, or `.edited.2` and so on: none is ever overwritten.
+
+    Raises Refusal.
+    """
     filecmp.clear_cache()  # it goes by size and time
     with open_regular(path) as file:
         for known in path.parent.glob(f"{path.name}.edited*"):

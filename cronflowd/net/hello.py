@@ -13,7 +13,7 @@ from typing import Protocol
 
 from attrs import frozen
 
-from ..base.errors import Refusal
+from ..base.errors import Refusal, naming
 from ..base.names import check_user_name, check_worker_name, parse_label
 from ..base.proofs import NONCE, WORKER, Handshake, Sign, make_nonce
 from ..base.text import escape, split_options
@@ -89,7 +89,10 @@ def version_in(options: dict[str, str]) -> str:
 
 
 def challenge(options: dict[str, str], bearer: Bearer | None) -> Handshake:
-    """What the daemon says to a nonce; of a key that nobody has it looks like one that is another."""
+    """What the daemon says to a nonce; of a key that nobody has it looks like one that is another.
+
+    Raises Refusal.
+    """
     if not NONCE.fullmatch(nonce := options["nonce"]):
         raise Refusal("bad-option", "nonce= is not 32 to 128 hexadecimal digits in lower case")
     key = bearer.key if bearer else secrets.token_bytes(32)
@@ -137,10 +140,8 @@ def _parse_can(text: str, users: str) -> tuple[str, ...]:
 
 def _count(options: dict[str, str], key: str, least: int, most: int) -> int:
     """A number that HELLO may say; the least without."""
-    try:
+    with naming(f"{key}="):
         return parse_count(options.get(key, str(least)), least, most)
-    except Refusal as refusal:
-        raise Refusal(refusal.code, f"{key}=: {refusal.message}") from None
 
 
 def _words(text: str, most: int, why: str) -> list[str]:

@@ -248,7 +248,10 @@ class Listener:
 
 
 def open_listeners(addresses: Iterable[Address], optional: Iterable[Address] = ()) -> list[Listener]:
-    """Listens on every address; those also in `optional` are left out where there is no IPv6."""
+    """Listens on every address; those also in `optional` are left out where there is no IPv6.
+
+    Raises Fatal.
+    """
     listeners: list[Listener] = []
     try:
         for address in addresses:
@@ -282,7 +285,7 @@ def _open_address(address: Address, is_optional: bool) -> list[Listener]:
 
 
 def open_unix(path: Path, mode: int = 0o600) -> Listener:
-    """Listens on a socket file; one that nobody answers on is replaced."""
+    """Listens on a socket file; one that nobody answers on is replaced. Raises Fatal."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with _short_name(path) as name:
@@ -330,7 +333,7 @@ def _short_name(path: Path) -> Iterator[str]:
 
 
 def adopt_listener(descriptor: int) -> Listener:
-    """A socket that systemd opened for us; its file, if it has one, is not ours to remove."""
+    """A socket that systemd opened for us; its file, if it has one, is not ours to remove. Raises Fatal."""
     try:
         sock = socket.socket(fileno=descriptor)
     except OSError as error:

@@ -30,9 +30,8 @@ A_SEND_BYTES = 16_384  # what is sent beyond this counts as another one
 STALL_S = 10.0
 CHANCE_S = 1.0  # the time in which a peer that is owed more than the limit must take something
 
-Chunks = Iterator[
-    tuple[bytes, int]
-]  # data (empty: none yet, others first), and the sequence number that must be on disk before it leaves
+# Data (empty: none yet, others first), and the sequence number that must be on disk before it leaves.
+Chunks = Iterator[tuple[bytes, int]]
 
 log = logging.getLogger(__name__)
 

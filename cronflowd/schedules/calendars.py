@@ -27,7 +27,7 @@ _FORMS = re.compile(rf"{HOLIDAYS}[A-Z]{{2,5}}(-[A-Z0-9]{{1,5}})?|{FILE}[A-Za-z0-
 
 
 def parse_calendar_names(text: str) -> tuple[str, ...]:
-    """`holidays:FR,file:closed.txt`: their names, as skip= takes them."""
+    """`holidays:FR,file:closed.txt`: their names, as skip= takes them. Raises Refusal."""
     names = tuple(text.split(",")) if text else ()
     for name in names:
         if not _FORMS.fullmatch(name):

@@ -16,15 +16,14 @@ from itertools import product
 
 from ..base.text import format_time
 from . import rules as r
-from .fields import Days, Fields, bits
-from .rules import LAST, Calendar, Interval, Rule
+from .fields import ALL_DATES, ALL_HOURS, ALL_MONTHS, ALL_WEEKDAYS, Days, Fields, bits
+from .rules import LAST, Interval, OnDays, Rule
 from .schedule import MACROS, At, Cron, Every, Schedule
 from .words import SHORTEST
 from .zones import Zone
 
 MAX_TIMES, MAX_DATES = 6, 7  # of a day, and of a month, that are listed one by one
 MIN_RUN, MIN_STEPS = 3, 5  # numbers that become `1 to 3`, or `every 5th from 0 to 20`
-_ALL_HOURS, _ALL_DATES, _ALL_MONTHS, _ALL_WEEKDAYS = 0xFF_FFFF, 0xFFFF_FFFE, 0x1FFE, 0x7F
 _WHERE = ", where there is such a day"
 _FIFTH = {**r.ORDINALS, 5: "fifth"}
 
@@ -32,7 +31,7 @@ _FIFTH = {**r.ORDINALS, 5: "fifth"}
 def describe(schedule: Schedule, has_start: bool = False) -> str:
     """The schedule in words that say all of it, its zone and its anchor aside."""
     match schedule:
-        case Schedule(rule=Interval() | Calendar() as rule):
+        case Schedule(rule=Interval() | OnDays() as rule):
             return r.explain(rule)
         case Cron():
             found = _find_rule(schedule)
@@ -67,7 +66,7 @@ def describe_changes(schedule: Schedule) -> str:
     """What it does when the clock is changed, by a zone's rules or by hand."""
     if isinstance(schedule, Cron):
         return _FIXED if schedule.fixed else _WILDCARD
-    if isinstance(schedule.rule, Calendar):
+    if isinstance(schedule.rule, OnDays):
         return _FIXED if schedule.rule.is_fixed else _WILDCARD
     return _EVEN if isinstance(schedule, Every) else "nothing changes"
 
@@ -109,14 +108,14 @@ def _find_rule(cron: Cron) -> Rule | None:
     fields, days = cron.fields, cron.fields.days
     times = _even_times(fields)
     if cron.fixed:
-        return _find_calendar(days, tuple(_times(fields))) if fields.per_day <= MAX_TIMES else None
+        return _find_on_days(days, tuple(_times(fields))) if fields.per_day <= MAX_TIMES else None
     # Clocks differ by whole minutes, so what divides a minute is even, and follows them too.
     if times and days.every and r.covers_day(times) and 60 % times.step == 0:
         return Interval(times.step)
-    return _find_calendar(days, times) if times else None
+    return _find_on_days(days, times) if times else None
 
 
-def _find_calendar(days: Days, times: tuple[int, ...] | range) -> Calendar | None:
+def _find_on_days(days: Days, times: tuple[int, ...] | range) -> OnDays | None:
     by_date, by_weekday = _what_counts(days)
     dates = (*bits(days.dom), *([LAST] if days.last else []))
     weekdays, nth = bits(days.dow) if by_weekday else (), _nth(days) if by_weekday else []
@@ -128,13 +127,13 @@ def _find_calendar(days: Days, times: tuple[int, ...] | range) -> Calendar | Non
     if nth and (weekdays or len({weekday for weekday, _ in nth}) > 1 or any(n == 5 for _, n in nth)):
         return None
     weekdays = weekdays or tuple({weekday for weekday, _ in nth})
-    months = bits(days.months) if days.months != _ALL_MONTHS else ()
-    return Calendar(times, weekdays, tuple(n for _, n in nth), dates if by_date else (), months, near=near)
+    months = bits(days.months) if days.months != ALL_MONTHS else ()
+    return OnDays(times, weekdays, tuple(n for _, n in nth), dates if by_date else (), months, near=near)
 
 
 def _what_counts(days: Days) -> tuple[bool, bool]:
     """Whether the day of the month restricts anything, and whether the day of the week does."""
-    by_date, by_weekday = days.dom != _ALL_DATES, days.dow != _ALL_WEEKDAYS
+    by_date, by_weekday = days.dom != ALL_DATES, days.dow != ALL_WEEKDAYS
     return (by_date, by_weekday) if days.both or (by_date and by_weekday) else (False, False)
 
 
@@ -172,7 +171,7 @@ def _say_times(cron: Cron) -> str:
         nth = f"{r.format_ordinal(even.step // size)} " if even.step > size else ""
         return f"at every {nth}{unit} from {r.format_clock(even[0])} to {r.format_clock(even[-1])}"
     if even:
-        return r.explain_period(even.step) if r.covers_day(even) else r.explain(Calendar(even))
+        return r.explain_period(even.step) if r.covers_day(even) else r.explain(OnDays(even))
     named = [(fields.seconds, "second", 60), (fields.minutes, "minute", 60), (fields.hours, "hour", 24)]
     named = named[fields.seconds == 1 :]
     return "at " + " of ".join(_say_numbers(mask, unit, size) for mask, unit, size in named)
@@ -206,7 +205,7 @@ def _pieces(numbers: tuple[int, ...], unit: str, name: Callable[[int], str]) -> 
 def _say_days(fields: Fields) -> str:
     days = fields.days
     by_date, by_weekday = _what_counts(days)
-    months = r.join_months(bits(days.months)) if days.months != _ALL_MONTHS else ""
+    months = r.join_months(bits(days.months)) if days.months != ALL_MONTHS else ""
     of_months, in_months = f" of {months or 'every month'}", f" in {months}" if months else ""
     dates = _pieces(bits(days.dom), "day", _date)
     dates += [
@@ -227,7 +226,7 @@ def _say_days(fields: Fields) -> str:
     if by_weekday and (nth := _nth(days)):
         named = r.join_words(f"the {_FIFTH[n]} {r.DAY_NAMES[weekday]}" for weekday, n in nth)
         parts.append(f" on {named}{of_months}{_WHERE if any(n == 5 for _, n in nth) else ''}")
-    return ", and".join(parts) or in_months or ("" if fields.hours == _ALL_HOURS else " every day")
+    return ", and".join(parts) or in_months or ("" if fields.hours == ALL_HOURS else " every day")
 
 
 def _date(n: int) -> str:

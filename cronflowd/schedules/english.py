@@ -12,7 +12,7 @@ the task was added, by the clock's offset at that moment, so what divides an hou
 :00 and what divides a day on the same times each day. cron's form (`*/5 * * * *`) is the same
 but where a clock changes by no multiple of the period, as Lord Howe's does by half an hour.
 
-*Calendar*: times of the wall clock on some days, as cron has them: moved by a gap, and once
+*OnDays*: times of the wall clock on some days, as cron has them: moved by a gap, and once
 in a repeated hour. `every 15 minutes between 9:00 and 17:00` counts from 9:00 on each day,
 ends with 17:00 itself, and follows real time, as `*/15` does. With `every 2 weeks on friday`
 and `every 3 days at 9:00`, days are left out: **the anchor** is the first such day, or the
@@ -31,7 +31,7 @@ from datetime import datetime, timedelta
 from attrs import Factory, define, frozen
 
 from . import words as w
-from .rules import LAST, MONTH_NAMES, Calendar, Interval, Rule, format_ordinal
+from .rules import LAST, MONTH_NAMES, Interval, OnDays, Rule, format_ordinal
 from .words import Reader, refuse_word
 from .zones import DAY_S, MAX_DURATION_S, load_zone, parse_duration, parse_time, to_instant, to_seconds
 
@@ -381,7 +381,7 @@ def _make_rule(parts: _Parts, said: list[str]) -> Rule:
     limit = MAX_EVERY_WEEKS if parts.unit == "week" else MAX_EVERY_DAYS
     if parts.n > limit:
         refuse_word(parts.head, f"at most {limit} {parts.unit}s")
-    return _make_calendar(parts, times)
+    return _make_on_days(parts, times)
 
 
 def _how_often(parts: _Parts) -> str:
@@ -391,8 +391,8 @@ def _how_often(parts: _Parts) -> str:
     return "monthly" if parts.dates or parts.nth or parts.near else "weekly" if parts.weekdays else "daily"
 
 
-def _make_calendar(parts: _Parts, times: tuple[int, ...] | range) -> Calendar:
-    return Calendar(
+def _make_on_days(parts: _Parts, times: tuple[int, ...] | range) -> OnDays:
+    return OnDays(
         times,
         weekdays=tuple(sorted(parts.weekdays)),
         nth=tuple(sorted(parts.nth)),
@@ -413,11 +413,11 @@ def _make_steps(parts: _Parts) -> Rule:
         begin, end = parts.window
         if end - begin < step_s:
             refuse_word(parts.head, "it is longer than what lies between the two times")
-        return _make_calendar(parts, range(begin, end + 1, step_s))
+        return _make_on_days(parts, range(begin, end + 1, step_s))
     if parts.weekdays or parts.dates or parts.near or parts.months:
         if DAY_S % step_s or step_s == DAY_S:
             refuse_word(parts.head, "it does not divide a day; say between which times on those days")
-        return _make_calendar(parts, range(0, DAY_S, step_s))
+        return _make_on_days(parts, range(0, DAY_S, step_s))
     if step_s > MAX_DURATION_S:
         refuse_word(parts.head, f"it is longer than {MAX_DURATION_S // DAY_S} days")
     return Interval(step_s)
@@ -435,7 +435,7 @@ def _make_marks(parts: _Parts) -> Rule:
     ):
         minutes = ",".join(map(str, parts.marks))
         refuse_word(parts.head, f"not evenly apart; say it in cron's fields, as in {minutes} * * * *")
-    return _make_calendar(parts, range(first, DAY_S, step_s))
+    return _make_on_days(parts, range(first, DAY_S, step_s))
 
 
 _MUST_NAME = {

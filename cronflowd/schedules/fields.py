@@ -19,11 +19,14 @@ import msgspec
 from attrs import Factory, frozen
 from croniter import croniter
 
-from .rules import LAST
+from .rules import DAY_NAMES, LAST, MONTH_NAMES
 from .zones import DAY_S, EPOCH_ORDINAL, LAST_YEAR, refuse
 
 # --- the fields as calendar arithmetic --------------------------------------------------
 
+# Of fields that leave nothing out.
+ALL_HOURS, ALL_MINUTES = (1 << 24) - 1, (1 << 60) - 1
+ALL_DATES, ALL_MONTHS, ALL_WEEKDAYS = (1 << 32) - 2, (1 << 13) - 2, (1 << 7) - 1
 _WEEKS = sum(1 << 7 * week for week in range(6))
 _MANY_WINDOWS = 49 * 366 // 32  # days that do not come in 48 years never come
 _LAST_WINDOW = (date(LAST_YEAR + 1, 1, 1).toordinal() - EPOCH_ORDINAL) // 32 + 1
@@ -61,7 +64,7 @@ class Days(msgspec.Struct, frozen=True, eq=False, gc=False):
 
     @property
     def every(self) -> bool:
-        return (self.dom, self.months, self.dow, self.both) == (0xFFFF_FFFE, 0x1FFE, 0x7F, True)
+        return (self.dom, self.months, self.dow, self.both) == (ALL_DATES, ALL_MONTHS, ALL_WEEKDAYS, True)
 
     def dom_days(self, length: int, weekday: int) -> int:
         days = self.dom | (1 << length if self.last else 0)
@@ -324,9 +327,6 @@ def make_cycle(times: Sequence[int], days: Days, length: int, origin: int, mask:
 
 # --- the grammar ---------------------------------------------------------------------------
 
-_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
-_WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"]
-
 
 @frozen(eq=False)
 class _Field:
@@ -342,8 +342,8 @@ class _Field:
 MINUTE = _Field("minute", 0, 0, 59)
 HOUR = _Field("hour", 1, 0, 23)
 _DOM = _Field("day-of-month", 2, 1, 31)
-_MONTH = _Field("month", 3, 1, 12, {name: n for n, name in enumerate(_MONTHS, 1)})
-_DOW = _Field("day-of-week", 4, 0, 7, {name: n for n, name in enumerate(_WEEKDAYS)})
+_MONTH = _Field("month", 3, 1, 12, {name[:3]: n for n, name in enumerate(MONTH_NAMES, 1)})
+_DOW = _Field("day-of-week", 4, 0, 7, {name[:3]: n for n, name in enumerate(DAY_NAMES)})
 SECOND_FIELD = _Field("second", 0, 0, 59)
 
 _ITEM = re.compile(

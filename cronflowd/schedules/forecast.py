@@ -20,13 +20,12 @@ from typing import Any, Literal, NamedTuple
 
 from attrs import define, evolve, field, frozen
 
-from .fields import Fields
+from .fields import ALL_HOURS, ALL_MINUTES, Fields
 from .schedule import Schedule
 from .zones import LAST_S, Segment, Zone, to_instant, to_seconds
 
 MAX_EXAMINED = 20_000  # moments of one schedule that are compared, before the rest is left open
 PAUSE_EVERY = 200  # moments
-ALL_HOURS, ALL_MINUTES = (1 << 24) - 1, (1 << 60) - 1
 LONGEST_SHIFT_S = 26 * 3600  # no two clocks ever showed times further apart
 
 What = Literal["moved", "skipped", "once", "doubled"]

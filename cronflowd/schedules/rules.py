@@ -31,7 +31,7 @@ class Interval:
 
 
 @frozen
-class Calendar:
+class OnDays:
     """Times of day on days of the calendar; an empty tuple stands for any."""
 
     times: tuple[int, ...] | range  # seconds since midnight, ascending; a range follows real time
@@ -57,7 +57,7 @@ class Calendar:
         return dom or "*", _join_numbers(self.months) or "*", dow or "*"
 
 
-Rule = Interval | Calendar
+Rule = Interval | OnDays
 
 
 # --- cron's form -------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def _cron_interval(period_s: int) -> tuple[str, ...]:
     return ("0 * * * *",) if minutes == 60 else (f"{_format_step(minutes)} * * * *",)
 
 
-def _cron_line(rule: Calendar, times: tuple[int, ...], hours: list[int]) -> str:
+def _cron_line(rule: OnDays, times: tuple[int, ...], hours: list[int]) -> str:
     """Empty where minutes and seconds are no rectangle."""
     minutes = sorted({time // 60 for time in times})
     seconds = sorted({time % 60 for time in times})
@@ -174,14 +174,14 @@ def covers_day(times: range) -> bool:
     return times.start == 0 and times[-1] + times.step == DAY_S
 
 
-def _between(rule: Calendar, times: range) -> str:
+def _between(rule: OnDays, times: range) -> str:
     """Of every day, even all of it is said, or it would read as an interval."""
     if covers_day(times) and (rule.weekdays or rule.dates or rule.near or rule.months):
         return ""
     return f"between {format_clock(times.start)} and {format_clock(times[-1])}"
 
 
-def _on(rule: Calendar) -> str:
+def _on(rule: OnDays) -> str:
     """The days as an addition to `every 15 minutes`."""
     months = join_months(rule.months) if rule.months else ""
     if rule.dates or rule.nth or rule.near:
@@ -190,13 +190,13 @@ def _on(rule: Calendar) -> str:
     return " ".join(filter(None, (days, f"in {months}" if months else "")))
 
 
-def _days(rule: Calendar) -> str:
+def _days(rule: OnDays) -> str:
     """The days as a beginning."""
     if rule.every > 1:
         return f"every {rule.every} " + (f"weeks {_on(rule)}" if rule.weekdays else "days")
     if rule.dates or rule.nth or rule.near:
         return f"every year {_on(rule)}" if rule.months else _on(rule)
-    months = f" {_on(Calendar(rule.times, months=rule.months))}" if rule.months else ""
+    months = f" {_on(OnDays(rule.times, months=rule.months))}" if rule.months else ""
     return f"every {join_weekdays(rule.weekdays, 'weekday') if rule.weekdays else 'day'}{months}"
 
 
@@ -210,7 +210,7 @@ def join_weekdays(weekdays: tuple[int, ...], work_days: str) -> str:
     return join_words(DAY_NAMES[n] for n in sorted(weekdays, key=lambda n: (n + 6) % 7))
 
 
-def _month_days(rule: Calendar) -> str:
+def _month_days(rule: OnDays) -> str:
     if rule.nth:
         return f"{join_words(ORDINALS[n] for n in rule.nth)} {DAY_NAMES[rule.weekdays[0]]}"
     if rule.near:

@@ -37,6 +37,7 @@ from zoneinfo import ZoneInfo
 from attrs import evolve, field, frozen
 
 from ..base.errors import Refusal, naming
+from ..base.names import NAME
 from ..base.nearest import meant
 from ..base.text import ODD_BLANK, WRONG_QUOTES, format_time
 from .english import parse_moment_phrase, parse_phrase
@@ -52,7 +53,7 @@ from .fields import (
     make_times,
     parse_days,
 )
-from .rules import Calendar, Interval, Rule
+from .rules import Interval, OnDays, Rule
 from .words import is_phrase
 from .zones import (
     DAY_S,
@@ -351,10 +352,10 @@ class Cron(Schedule):
 class _Cycle(Schedule):
     """`every 2 weeks on friday`: a `Cron` of some days only; which ones depends on the anchor."""
 
-    calendar: Calendar
     times: Times  # on every day, or on each week's days
     unit: int  # 1 or 7 days
 
+    rule: OnDays = field(kw_only=True)
     kind: Kind = field(default="cron", kw_only=True)
     is_zoned: ClassVar[bool] = True
 
@@ -386,10 +387,10 @@ class _Cycle(Schedule):
         first = (self.times.next_from(anchor + self.zone.offset(anchor) + 1) or 0) // DAY_S
         # Day 0, in 1970, was a Thursday, and weeks begin on Monday.
         origin = first - (first + 3) % self.unit
-        mask = sum(1 << (day + 6) % 7 for day in self.calendar.weekdays) or 1
-        length = self.calendar.every * self.unit
-        fields = make_cycle(self.calendar.times, self.times.days, length, origin, mask)
-        return Cron(self.text, self.tz, self.zone, fields, self.calendar.is_fixed, rule=self.rule)
+        mask = sum(1 << (day + 6) % 7 for day in self.rule.weekdays) or 1
+        length = self.rule.every * self.unit
+        fields = make_cycle(self.rule.times, self.times.days, length, origin, mask)
+        return Cron(self.text, self.tz, self.zone, fields, self.rule.is_fixed, rule=self.rule)
 
 
 def _format_local(local: int, offset: int) -> str:
@@ -448,7 +449,7 @@ def _parse_words(text: str, tz: str) -> Schedule:
         return _EveryInWords(text, tz, zone, rule.period_s, rule=rule)
     times = make_times(rule.times, parse_days(*rule.cron_days()))
     if rule.every > 1:
-        return _Cycle(text, tz, zone, rule, times, 7 if rule.weekdays else 1, rule=rule)
+        return _Cycle(text, tz, zone, times, 7 if rule.weekdays else 1, rule=rule)
     return Cron(text, tz, zone, times, rule.is_fixed, rule=rule)
 
 
@@ -497,8 +498,8 @@ def _parse_word(text: str, tz: str, zone: Zone) -> Schedule:
 
 
 def parse_event(text: str) -> str:
-    """An event's name, as `@on` and EMIT say it."""
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", text):
+    """An event's name, as `@on` and EMIT say it. Raises Refusal."""
+    if not re.fullmatch(NAME, text):
         refuse(f'"{text[:80]}" is not the name of an event: 1 to 64 of letters, digits, `.`, `_` and `-`')
     return text
 
@@ -563,7 +564,10 @@ _BACKWARDS = re.compile(r"[ \t]((?:[0-9*][0-9*/,-]*[ \t]+){4}[0-9*][0-9*/,-]*|@[
 
 
 def split_schedule(text: str) -> tuple[str, str]:
-    """Cuts a line that begins with a schedule: (the schedule, the command after one blank, verbatim)."""
+    """Cuts a line that begins with a schedule: (the schedule, the command after one blank, verbatim).
+
+    Raises Refusal.
+    """
     if text[:1] == '"':
         match = _QUOTED.match(text)
         if not match:

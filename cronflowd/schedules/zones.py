@@ -202,7 +202,10 @@ def load_zone(name: str) -> Zone:
 
 
 def read_zones(directory: str, names: Iterable[str]) -> dict[str, Zone | None]:
-    """The zones of another tzdata directory; None for one that it does not have, or not readably."""
+    """The zones of another tzdata directory; None for one that it does not have, or not readably.
+
+    Raises Refusal.
+    """
     path = Path(directory)
     if not path.is_absolute():
         raise Refusal("bad-option", f'"{escape(directory[:200])}" is not an absolute path')
@@ -345,7 +348,10 @@ _BARE_SECONDS = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,3})?")
 
 
 def parse_duration(text: str) -> float:
-    """Seconds: `30s` `5m` `1h` `2d` `250ms`, larger units first (`1h30m`), or a bare number."""
+    """Seconds: `30s` `5m` `1h` `2d` `250ms`, larger units first (`1h30m`), or a bare number.
+
+    Raises Refusal.
+    """
     if _BARE_SECONDS.fullmatch(text):
         seconds = float(text)
     elif text and (match := _DURATION.fullmatch(text)):

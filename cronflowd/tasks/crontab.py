@@ -27,22 +27,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from attrs import evolve, frozen
 
 from ..base.errors import Refusal
-from ..base.names import check_mail_address
-from ..base.text import escape, format_option
+from ..base.names import NAME, check_mail_address
+from ..base.text import CONTROL, escape, format_option
 from ..schedules.describe import cron_forms
 from ..schedules.schedule import Schedule, parse_schedule
 from ..schedules.words import is_phrase
 from ..schedules.zones import parse_zone
 from . import slips
-from .environment import CRON_PATH, differences
-from .kinds import CONTROL, split_words
+from .environment import CRON_PATH, CRON_SHELL, differences
+from .kinds import PROGRAMS, split_words
 from .options import DEFAULTS, format_options, masked, set_options
 from .programs import is_program, name_of
 from .reasons import in_words
 from .targets import MAX_TARGETS, UNSAID
 from .task import TaskSpec
 
-SH = "/bin/sh"
 FALLBACK_NAME = "job"  # of a command whose program has no name that a task can have
 _CRONS_OWN = {"PATH": CRON_PATH}  # what a setting was before it was made
 MAX_CRON_BYTES = 998  # of a command or a setting that Debian's cron takes
@@ -91,7 +90,7 @@ _SETTING = re.compile(
     re.VERBOSE,
 )
 _ENTRY = re.compile(r"(@[^ \t]*|[^ \t@][^ \t]*(?:[ \t]+[^ \t]+){4})(?:[ \t]+(.*))?$", re.DOTALL)
-_ABOUT = re.compile(r"# ([A-Za-z0-9._-]{1,64})(?:;.*)?$")
+_ABOUT = re.compile(rf"# ({NAME})(?:;.*)?$")
 _BLANKS = re.compile(r"[ \t]+")
 _COMMAND = re.compile(r"(?:[^\\%]|\\.|\\$)*", re.DOTALL)
 _COMMAND_ESCAPE = re.compile(r"\\([\\%])")
@@ -191,7 +190,7 @@ def _entry(text: str, settings: Mapping[str, str], is_system: bool) -> Entry:
     warnings += _command_warns(schedule, rest.strip(" \t"), command)
     if has_collapsed:
         differences.append("a doubled backslash is one, as in Debian's cron; cronie keeps both")
-    shell = settings.get("SHELL", SH)
+    shell = settings.get("SHELL", CRON_SHELL)
     options = _options(settings) | ({"tz": tz} if tz else {}) | ({"user": user} if user else {})
     name = name_of(command) or FALLBACK_NAME
     return Entry(schedule, wrap(command, lines, shell), options, name, tuple(differences), tuple(warnings))
@@ -251,7 +250,7 @@ def _is_address(word: str) -> bool:
 
 def _options(settings: Mapping[str, str]) -> dict[str, str]:
     options = {f"env.{name}": value for name, value in settings.items() if name not in NOT_ENV}
-    if settings.get("SHELL", SH) != SH:
+    if settings.get("SHELL", CRON_SHELL) != CRON_SHELL:
         options["env.SHELL"] = settings["SHELL"]
     if settings.get("HOME", "").startswith("/"):
         options["cwd"] = settings["HOME"]
@@ -284,8 +283,8 @@ def wrap(command: str, lines: Iterable[str], shell: str) -> str:
     """One line for /bin/sh that has `shell` run the command, with these lines as its input."""
     inner = f"{shlex.quote(shell)} -c {shlex.quote(command)}"
     if not lines:
-        return command if shell == SH else f"exec {inner}"
-    if shell == SH and _PLAIN.fullmatch(command):
+        return command if shell == CRON_SHELL else f"exec {inner}"
+    if shell == CRON_SHELL and _PLAIN.fullmatch(command):
         inner = command
     return f"{_PRINTF}{' '.join(_quote(line) for line in lines)} | {inner}"
 
@@ -322,8 +321,8 @@ _UNSAYABLE = re.compile(r"[lLwW]")
 
 
 @frozen
-class Task:
-    """A task to be written down."""
+class Exported:
+    """A task that goes out."""
 
     spec: TaskSpec
     why_off: str = ""  # why it must not start in cron; empty if it may
@@ -340,7 +339,7 @@ class Writer:
             name: value for name, value in before.items() if name == "SHELL" or name not in NOT_ENV
         }
 
-    def lines(self, task: Task) -> Iterator[str]:
+    def lines(self, task: Exported) -> Iterator[str]:
         """A comment that names it, the settings it needs, and its entries."""
         spec = task.spec
         schedules, why = _cron_schedules(spec.schedule)
@@ -367,7 +366,7 @@ class Writer:
     def _needs(self, spec: TaskSpec) -> tuple[dict[str, str], str]:
         """Settings to be changed, and the command field, which does what no setting can say."""
         env = dict(spec.options.env)
-        shell, text = env.pop("SHELL", SH), _as_shell(spec)
+        shell, text = env.pop("SHELL", CRON_SHELL), _as_shell(spec)
         before = [
             f"export {name}={shlex.quote(env.pop(name))}; "
             for name, value in tuple(env.items())
@@ -378,21 +377,21 @@ class Writer:
         if spec.options.cwd and env.get("HOME") != spec.options.cwd:
             before.append(f"cd {shlex.quote(spec.options.cwd)} || exit; ")
         found = unwrap(text, shell)
-        if found is None or not _reads_back(*found) or (before and shell != SH):
+        if found is None or not _reads_back(*found) or (before and shell != CRON_SHELL):
             # What stands before a command is for /bin/sh, which then starts the other shell.
-            before += [f"export SHELL={shlex.quote(shell)}; "] if shell != SH else []
-            found, shell = (text, ()), SH
+            before += [f"export SHELL={shlex.quote(shell)}; "] if shell != CRON_SHELL else []
+            found, shell = (text, ()), CRON_SHELL
         command, lines = found
         wanted = {"SHELL": shell} | {name: _CRONS_OWN[name] for name in gone if name in _CRONS_OWN} | env
         settings = {
             name: value
             for name, value in wanted.items()
-            if self._settings.get(name, SH if name == "SHELL" else None) != value
+            if self._settings.get(name, CRON_SHELL if name == "SHELL" else None) != value
         }
         return settings, format_command_line("".join(before) + command, lines)
 
 
-def weight(task: Task, tz: str) -> tuple[object, ...]:
+def weight(task: Exported, tz: str) -> tuple[object, ...]:
     """Those with few settings come first: a crontab can set a variable, and never take it back."""
     names, zone = [name for name, _ in task.spec.options.env], task.spec.schedule.tz
     return len(names), names, zone != tz, zone, _mail_of(task.spec)
@@ -406,7 +405,7 @@ def is_written(line: Entry, spec: TaskSpec, settings: Mapping[str, str], tz: str
     if line.options.get("user", "") != spec.options.user:
         return False
     before = {name: value for name, value in settings.items() if name != "MAILTO"}
-    _, *texts = Writer(tz, before).lines(Task(untold(spec)))
+    _, *texts = Writer(tz, before).lines(Exported(untold(spec)))
     found = [parse_line(text, before) for text in texts]
     # A setting among them would be one that the crontab has otherwise.
     return all(isinstance(each, Entry) for each in found) and _meaning(line) in map(_meaning, found)
@@ -430,7 +429,7 @@ _BOUNDS = ("start", "end", "count", "spread", "skip", "after")  # without them i
 def _why_not(spec: TaskSpec) -> str:
     if spec.unread:
         return in_words(spec.unread.reason)
-    if spec.options.type not in ("shell", "script"):
+    if spec.options.type not in PROGRAMS:
         return f"its type is {spec.options.type}"
     if bounds := [key for key in _BOUNDS if key in format_options(spec.options)]:
         return f"cron has no {'=, '.join(bounds)}="

@@ -11,7 +11,7 @@ import fnmatch
 from collections.abc import Container, Iterable, Mapping
 
 CRON_PATH = "/usr/bin:/bin"
-SHELL = "/bin/sh"
+CRON_SHELL = "/bin/sh"
 PASSED = ("PATH", "LANG", "LANGUAGE", "LC_*", "TZ")
 
 
@@ -32,4 +32,4 @@ def make_environment(
         for key, value in inherited.items()
         if any(fnmatch.fnmatchcase(key, pattern) for pattern in patterns)
     }
-    return {"PATH": CRON_PATH} | kept | {"SHELL": SHELL, "HOME": home, "LOGNAME": name, "USER": name}
+    return {"PATH": CRON_PATH} | kept | {"SHELL": CRON_SHELL, "HOME": home, "LOGNAME": name, "USER": name}

@@ -20,15 +20,15 @@ from urllib.parse import urlsplit
 import orjson
 
 from ..base.errors import Refusal, naming, naming_option
-from ..base.names import check_form, check_mail_address
-from ..base.text import escape
+from ..base.names import NAME, check_form, check_mail_address
+from ..base.text import CONTROL, escape
 from . import arithmetic
 
 # --- how a definition names a secret --------------------------------------------------------------
 
 
-WHOLE = re.compile(r"secret:([A-Za-z0-9._-]{1,64})")
-INSIDE = re.compile(r"\{\{secret:([A-Za-z0-9._-]{1,64})\}\}")
+WHOLE = re.compile(rf"secret:({NAME})")
+INSIDE = re.compile(rf"\{{\{{secret:({NAME})\}}\}}")
 _MEANT = re.compile(r"\{\{secret:(.*?)(?:\}\}|$)")
 TAKES = ("payload", "body", "stdin", "secret")  # options that may name one, beside env.X and header.X
 
@@ -65,6 +65,7 @@ MAX_COMMAND_BYTES = 60_000  # leaves room for the options on the worker's RUN li
 MAX_RECIPIENTS = 100
 
 TYPES = ("shell", "script", "http", "webhook", "email", "custom", "echo", "sleep", "calculate")
+PROGRAMS = ("shell", "script")  # types whose command begins with the name of a program
 # Who knows an option that is not for all. `echo` and `sleep` pass over cwd= and env.X=, since
 # they always did.
 WHOSE: dict[str, tuple[str, ...]] = {
@@ -73,19 +74,17 @@ WHOSE: dict[str, tuple[str, ...]] = {
     "body": ("http",),
     "expect": ("http", "webhook"),
     "secret": ("webhook", "email"),
-    "stdin": ("shell", "script"),
-    "user": ("shell", "script", "custom"),
-    "cwd": ("shell", "script", "custom", "echo", "sleep"),
-    "env.X": ("shell", "script", "custom", "echo", "sleep"),
+    "stdin": PROGRAMS,
+    "user": (*PROGRAMS, "custom"),
+    "cwd": (*PROGRAMS, "custom", "echo", "sleep"),
+    "env.X": (*PROGRAMS, "custom", "echo", "sleep"),
 }
 METHODS = frozenset("GET HEAD POST PUT PATCH DELETE OPTIONS TRACE".split())
 # What frames a request, or is one connection's affair: the worker writes it.
 _OUR_HEADERS = frozenset("connection content-length expect te trailer transfer-encoding upgrade".split())
 _WEBHOOK_HEADERS = frozenset("content-type cronflow-signature idempotency-key".split())
 
-CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")  # RFC 9110: a method, a header's name
-_HANDLER = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _STATUSES = re.compile(r"([1-9][0-9]{2})(?:-([1-9][0-9]{2}))?")
 _NOT_IN_MAIL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -110,7 +109,10 @@ def check_command(command: str, kind: str) -> None:
 
 
 def split_words(command: str) -> list[str]:
-    """What `shlex.split` gives, which takes the longer for each character the longer its word is."""
+    """What `shlex.split` gives, which takes the longer for each character the longer its word is.
+
+    Raises ValueError.
+    """
     words: list[str] = []
     parts: list[str] = []
     for part in _PARTS.finditer(command):
@@ -207,7 +209,7 @@ def _check_email(command: str) -> None:
 
 
 def _check_custom(command: str) -> None:
-    if not _HANDLER.fullmatch(command.strip()):
+    if not re.fullmatch(NAME, command.strip()):
         form = "1 to 64 letters, digits, `.`, `_` or `-`"
         raise Refusal(
             "syntax", f'type=custom wants a handler\'s name, {form}, not "{escape(command[:40])}"', "command"
@@ -245,7 +247,7 @@ def parse_payload(text: str) -> str:
 
 
 def parse_meta(text: str) -> str:
-    """The same of a JSON object, in which no secret takes a place."""
+    """The same of a JSON object, in which no secret takes a place. Raises Refusal."""
     if is_whole(text) or not parse_payload(text).lstrip().startswith("{"):
         raise Refusal("bad-option", f'"{escape(text[:40])}" is not a JSON object')
     return text
@@ -287,7 +289,7 @@ def expects(text: str, status: int) -> bool:
 
 
 def parse_stdin(text: str) -> str:
-    """Bytes in base64; or a secret, whose value they are."""
+    """Bytes in base64; or a secret, whose value they are. Raises Refusal."""
     if is_whole(text):
         return text
     try:
@@ -298,7 +300,7 @@ def parse_stdin(text: str) -> str:
 
 
 def parse_secret(text: str) -> str:
-    """Any text but the stars that GET shows in its place."""
+    """Any text but the stars that GET shows in its place. Raises Refusal."""
     if not text.strip(" \t"):
         raise Refusal("bad-option", "a secret of blanks is none")
     if not text.strip("*"):
@@ -328,7 +330,7 @@ def check_options(kind: str, given: Iterable[str]) -> None:
 
 
 def check_request(kind: str, payload: str, body: str, headers: Iterable[str]) -> None:
-    """What the options of http, webhook, email and custom must be together."""
+    """What the options of http, webhook, email and custom must be together. Raises Refusal."""
     if payload and body:
         raise Refusal("bad-option", "body= and payload= are both the body; give one of them", "body")
     if kind == "webhook":

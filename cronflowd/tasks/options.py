@@ -7,7 +7,7 @@ through it. To add an option: a field in `Options`, a row in `RULES`, a row in p
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any
@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from ..base.errors import Refusal
 from ..base.names import check_form, check_user_name, check_worker_name, parse_label
 from ..base.nearest import meant, one_of
-from ..base.text import escape, format_time
+from ..base.text import CONTROL, escape, format_time
 from ..schedules.calendars import parse_calendar_names
 from ..schedules.english import parse_moment
 from ..schedules.zones import (
@@ -30,7 +30,6 @@ from ..schedules.zones import (
     why_unscheduled,
 )
 from .kinds import (
-    CONTROL,
     TAKES,
     TYPES,
     check_header_name,
@@ -79,7 +78,10 @@ _MAX_DELAY_S = 30 * 86_400.0
 
 
 def parse_retry(text: str) -> Retry:
-    """`none`; `fixed:3:1s`; `exp:5:1s`, doubling; `:x5` another factor, `:300s` a cap, `:~20%` jitter."""
+    """`none`; `fixed:3:1s`; `exp:5:1s`, doubling; `:x5` another factor, `:300s` a cap, `:~20%` jitter.
+
+    Raises Refusal.
+    """
     if text == "none":
         return NO_RETRY
     kind, *words = text.split(":")
@@ -135,8 +137,14 @@ class Keep:
     output_bytes: int
 
 
+KEEP = Keep("50,30d,10M", 50, 30 * 86_400.0, 10 << 20)  # what its text says
+
+
 def parse_keep(text: str) -> Keep:
-    """`50,30d,10M`: runs, age and bytes of output, in any order; what is left out keeps its default."""
+    """`50,30d,10M`: runs, age and bytes of output, in any order; what is left out keeps its default.
+
+    Raises Refusal.
+    """
     found: dict[str, float] = {}
     for word in text.split(","):
         if match := re.fullmatch(r"([0-9]{1,9})|([0-9]{1,6})([KMG])", word):
@@ -152,12 +160,8 @@ def parse_keep(text: str) -> Keep:
             why = twice if kind in found else "of nothing, nothing is kept"
             raise Refusal("bad-option", f'"{escape(word[:40])}": {why}')
         found[kind] = value
-    return Keep(
-        text, int(found.get("runs", 50)), found.get("age", 30 * 86_400.0), int(found.get("output", 10 << 20))
-    )
-
-
-KEEP = parse_keep("50,30d,10M")
+    runs, output_bytes = found.get("runs", KEEP.runs), found.get("output", KEEP.output_bytes)
+    return Keep(text, int(runs), found.get("age", KEEP.age_s), int(output_bytes))
 
 
 def parse_count(text: str, low: int, high: int) -> int:
@@ -165,10 +169,6 @@ def parse_count(text: str, low: int, high: int) -> int:
     if not re.fullmatch(r"[0-9]{1,9}", text) or not low <= int(text) <= high:
         raise Refusal("bad-option", f'"{escape(text)}" is not a whole number from {low} to {high}')
     return int(text)
-
-
-def _one_of(*words: str, **also: str) -> Callable[[str], str]:
-    return lambda text: one_of(text, words, also)
 
 
 def _parse_tags(text: str) -> tuple[str, ...]:
@@ -307,6 +307,16 @@ class Rule:
     what: str = ""
     also: str = ""  # what others call it
 
+    @property
+    def words(self) -> list[str]:
+        """Of one made by `_choice`, those that it takes."""
+        return self.form.split("|")
+
+
+def _choice(field: str, what: str, also: str, words: Mapping[str, str]) -> Rule:
+    """An option that takes some words alone; with each, what others call the same."""
+    return Rule(field, lambda text: one_of(text, words, words), str, "|".join(words), what, also)
+
 
 _TYPES_ALSO = {
     "shell": "sh bash command cmd", "script": "exec argv process", "http": "https url get post request",
@@ -323,10 +333,9 @@ RULES: dict[str, Rule] = {
         "tz", parse_zone, form="Europe/Paris", what="its zone; the daemon's without",
         also="timezone time_zone zone cron_tz location",
     ),
-    "type": Rule(
-        "type",
-        _one_of(*TYPES, **_TYPES_ALSO),
-        form="|".join(TYPES), what="what the command is; HELP TYPE tells of one", also="kind executor",
+    "type": _choice(
+        "type", "what the command is; HELP TYPE tells of one", "kind executor",
+        {kind: _TYPES_ALSO[kind] for kind in TYPES},
     ),
     "stdin": Rule(
         "stdin", parse_stdin, form="BASE64", what="what the job reads on standard input", also="input"
@@ -349,13 +358,12 @@ RULES: dict[str, Rule] = {
     "secret": Rule(
         "secret", parse_secret, what="signs a webhook; logs in for an email", also="token signature hmac"
     ),
-    "prio": Rule(
-        "prio",
-        _one_of(
-            "medium", "high", "low", medium="normal default mid", high="urgent critical highest top",
-            low="lowest idle background",
-        ),
-        form="high|medium|low", what="who goes first when slots are short", also="priority importance nice",
+    "prio": _choice(
+        "prio", "who goes first when slots are short", "priority importance nice",
+        {
+            "high": "urgent critical highest top", "medium": "normal default mid",
+            "low": "lowest idle background",
+        },
     ),
     "retry": Rule(
         "retry", parse_retry, lambda retry: str(retry.text), "none|fixed:3:10s|exp:5:1s[:x3][:300s][:~20%]",
@@ -367,33 +375,31 @@ RULES: dict[str, Rule] = {
         "none|30s", "then the attempt is killed",
         "max_runtime deadline ttl time_limit limit kill_after max_duration",
     ),
-    "overlap": Rule(
-        "overlap",
-        _one_of(
-            "skip", "queue1", "queue", "allow", "replace", skip="forbid no none never deny singleton false",
-            queue1="buffer_one latest", queue="wait buffer buffer_all serial", replace="cancel kill restart",
-            allow="yes parallel concurrent always true",
-        ),
-        form="skip|queue1|queue|allow|replace", what="its moment comes while it is still running",
-        also="concurrency concurrency_policy concurrencypolicy max_instances parallel singleton lock"
+    "overlap": _choice(
+        "overlap", "its moment comes while it is still running",
+        "concurrency concurrency_policy concurrencypolicy max_instances parallel singleton lock"
         " max_concurrency max_running max_parallel exclusive",
+        {
+            "skip": "forbid no none never deny singleton false", "queue1": "buffer_one latest",
+            "queue": "wait buffer buffer_all serial", "allow": "yes parallel concurrent always true",
+            "replace": "cancel kill restart",
+        },
     ),
-    "catchup": Rule(
-        "catchup",
-        _one_of(
-            "once", "all", "skip", once="latest last one yes true newest", all="every always",
-            skip="no none never false",
-        ),
-        form="once|all|skip", what="moments that were missed while the daemon was down",
-        also="catch_up misfire coalesce backfill persistent anacron",
+    "catchup": _choice(
+        "catchup", "moments that were missed while the daemon was down",
+        "catch_up misfire coalesce backfill persistent anacron",
+        {
+            "once": "latest last one yes true newest", "all": "every always",
+            "skip": "no none never false",
+        },
     ),
     "grace": Rule(
         "grace_s", parse_duration, format_duration, "1h", "how late a moment may still start; at least 1s",
         "misfire_grace_time max_late startingdeadlineseconds",
     ),
-    "lost": Rule(
-        "lost", _one_of("fail", "rerun", fail="failed no none never", rerun="retry restart yes run"),
-        form="fail|rerun", what="the worker of a started run is gone", also="on_lost crash",
+    "lost": _choice(
+        "lost", "the worker of a started run is gone", "on_lost crash",
+        {"fail": "failed no none never", "rerun": "retry restart yes run"},
     ),
     "on": Rule(
         "on", _parse_on, form="any|all|WORKER|label:KEY=VALUE", what="which workers may run it",

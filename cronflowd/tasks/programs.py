@@ -48,9 +48,8 @@ _INTERPRETERS = re.compile(
 _CODE = ("-c", "-e", "-E", "-r", "-p")  # code follows, which has no name
 _WITH_WORD = ("-W", "-X", "-d", "-I", "-cp", "-classpath", "-o", "-O")
 
-NOT_USERS = (
-    _BY_THE_WAY | _KEYWORDS | _GRAMMAR | _STARTERS.keys()
-)  # first words that no crontab's user is called
+# First words that no crontab's user is called.
+NOT_USERS = _BY_THE_WAY | _KEYWORDS | _GRAMMAR | _STARTERS.keys()
 
 
 def name_of(command: str) -> str:

@@ -14,13 +14,13 @@ from typing import NoReturn
 
 from ..base.errors import Refusal
 from ..base.text import escape
+from ..schedules.rules import DAY_NAMES, MONTH_NAMES
 from ..schedules.schedule import parse_schedule
 from .options import DEFAULTS, RULES, set_options
 
 MAX_READ = 256  # characters of a command, in search of what belongs before it
-SHELLS = ("shell", "script")  # types whose command begins with the name of a program
 
-_NAME = "(?:sun|mon|tue|wed|thu|fri|sat|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)"
+_NAME = f"(?:{'|'.join(name[:3] for name in (*DAY_NAMES, *MONTH_NAMES))})"
 _ITEM = (
     rf"(?:\*[0-9]*|\?|(?:[0-9]{{1,4}}|{_NAME})(?:-(?:[0-9]{{1,4}}|{_NAME}))?)(?:/[0-9]+)?|[0-9]?L|LW|[0-9]{{1,2}}W"
     rf"|(?:[0-9]|{_NAME})#[0-9]|{_NAME}L"
@@ -29,9 +29,8 @@ _FIELD = re.compile(rf"(?:{_ITEM})(?:,(?:{_ITEM}))*", re.IGNORECASE)
 # These may be programs: games/2048, w, and a daemon called mon. But hardly with a program behind them.
 _PERHAPS = re.compile(rf"[0-5]?[0-9]|(?:19|20)[0-9]{{2}}|{_NAME}L?|L", re.IGNORECASE)
 _YEAR = re.compile(r"(?:19|20)[0-9]{2}(?:-(?:19|20)[0-9]{2})?")
-_LONG_OPTION = re.compile(
-    r"--([a-z]+)(?=[= \t])"
-)  # no program is called so, but options of other schedulers are
+# No program is called so, but options of other schedulers are.
+_LONG_OPTION = re.compile(r"--([a-z]+)(?=[= \t])")
 _PLAIN = re.compile(r"[0-9]+|[a-z]+", re.IGNORECASE)
 _FIVE = re.compile(rf"(?:(?:{_ITEM})(?:,(?:{_ITEM}))*[ \t]+){{5}}|@[a-z]+[ \t]", re.IGNORECASE)
 _UNIT = re.compile(

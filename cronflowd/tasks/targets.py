@@ -95,7 +95,7 @@ def _check_url(url: str) -> None:
 
 
 def parse_notify(text: str) -> Notify:
-    """`none`, or targets with commas between, for a task or an expectation."""
+    """`none`, or targets with commas between, for a task or an expectation. Raises Refusal."""
     if text == "none":
         return Notify(text)
     if len(text.encode()) > MAX_NOTIFY_BYTES:
@@ -122,7 +122,7 @@ def _parse_targets(words: list[str]) -> Iterator[Target]:
 
 
 def parse_limit(text: str) -> tuple[int, float]:
-    """`10/1h`: so many in so long, as (number, seconds)."""
+    """`10/1h`: so many in so long, as (number, seconds). Raises Refusal."""
     number, slash, time = text.partition("/")
     if not slash or not re.fullmatch("[1-9][0-9]{0,5}", number):
         raise Refusal("bad-option", f'"{escape(text[:40])}" is not a number and a time, such as 10/1h')

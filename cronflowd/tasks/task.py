@@ -44,6 +44,7 @@ MAX_TEXT_BYTES = 65_536
 MAX_PARKED_RUNS = 1000  # per task with overlap=queue
 
 ENDED = frozenset({"ok", "failed", "timeout", "cancelled", "lost", "skipped", "missed"})
+UNDER_WAY = ("queued", "sent", "running")  # those of a run that has not ended, as clients see it
 WAITING = frozenset({"parked", "awaiting", "delayed", "queued"})
 HELD = frozenset({"sent", "running", "stopping"})  # a worker has it
 BY_HAND = frozenset({"manual", "flow"})  # whatever its schedule and its bounds say, and not counted by count=
@@ -543,7 +544,7 @@ class Worker(WorkerRow, kw_only=True):
 
     @property
     def free(self) -> int:
-        if not self.connected or self.draining or self.leaving:
+        if not self.takes_runs:
             return 0
         free = self.slots - len(self.runs)
         return free - len(self.beside) if self.beside else free

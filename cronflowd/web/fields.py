@@ -22,13 +22,13 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
+from ..base.names import NAME
 from ..schedules.zones import parse_duration
 from ..tasks.kinds import WHOSE
-from ..tasks.options import COMMON, format_options, parse_retry
+from ..tasks.options import COMMON, MASK, format_options, parse_retry
 from ..tasks.options import DEFAULTS as NO_OPTIONS
 from .line import Row
 
-MASK = "***"  # what GET shows of a secret; sent back, it leaves the secret as it is
 DEFAULT_BACKOFF = "5s:x5"  # of maxRetries by itself: 5 s, 25 s, 125 s
 FIXED_DELAY_MS = 1000
 MAX_RETRIES = 1000
@@ -252,7 +252,7 @@ def _camel(name: str) -> str:
     return first + "".join(word.title() for word in rest)
 
 
-_NAME = re.compile(r"(?!task_[0-9])(?![0-9]+$)(?!all$)[A-Za-z0-9._-]{1,64}", re.IGNORECASE)
+_NAME = re.compile(rf"(?!task_[0-9])(?![0-9]+$)(?!all$){NAME}", re.IGNORECASE)
 
 
 def _say_name(words: Words, body: JobBody, old: Job | None) -> None:
@@ -389,7 +389,8 @@ _PAYLOADS: dict[str, tuple[str, ...]] = {
     "custom": ("handler", "data", "cwd", "env", "user"),
     "echo": ("command", "cwd", "env"), "sleep": ("command", "cwd", "env"), "calculate": ("command",),
 }  # fmt: skip
-_OF_PAYLOAD = ("payload", "body", "expect", "secret", "stdin", "user", "cwd")  # options that a payload says
+_TEXTS = ("expect", "secret", "stdin", "user", "cwd")  # options that are fields of the same name,
+_OF_PAYLOAD = ("payload", "body", *_TEXTS)  # and all that a payload says
 
 
 def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
@@ -425,7 +426,7 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
     for key in _OF_PAYLOAD:
         if old and kind == old.type and kind in WHOSE[key] and key != "secret":  # one not said again stays
             words.say(key, "", "payload")
-    for field in ("expect", "secret", "stdin", "user", "cwd"):
+    for field in _TEXTS:
         if field in given:
             _say_text(words, field, given, old)
     if words.get("cwd") in (".", "./"):  # where the worker is
@@ -674,7 +675,7 @@ def _payload_of(texts: Mapping[str, str]) -> dict[str, Any]:
         if pairs:
             found[field] = pairs
     found |= _data_of(kind, texts)
-    own = (key for key in ("expect", "secret", "stdin", "user", "cwd") if key in fields)
+    own = (key for key in _TEXTS if key in fields)
     return found | {key: texts[key] for key in own if texts[key] != DEFAULTS[key]}
 
 

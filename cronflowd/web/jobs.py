@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Annotated
 
 from litestar import Response, delete, get, post, route
@@ -10,11 +11,11 @@ from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
+from ..tasks.task import UNDER_WAY
 from .envelope import Refused
 from .fields import Job, JobBody, Words, Wrong, about, to_body
 from .identity import AnyRequest
-from .line import Row
-from .outcomes import LEVELS, Execution, Level, LogLine, Occurrence, plain, to_lines, to_occurrences
+from .outcomes import LEVELS, Execution, Level, LogLine, Occurrence, of_row, plain, to_lines, to_occurrences
 from .rest import Asker, Limit, Listing, Page, Success, Who, pages, ref_of, run_of
 from .talks import (
     change_job,
@@ -32,7 +33,7 @@ from .talks import (
 )
 
 CANCELLED_AT_ONCE = 1000  # runs, in one turn
-State = Annotated[str | None, QueryParameter(name="state", description="One or several, comma between")]
+RunStates = Annotated[str | None, QueryParameter(name="state", description="One or several, comma between")]
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -89,7 +90,7 @@ async def put_job(asker: Who, job_id: FromPath[str], data: JSONBody[JobBody]) ->
 
 
 def seen_rev(request: AnyRequest) -> int | None:
-    """The revision of If-Match; None where any will do."""
+    """The revision of If-Match; None where any will do. Raises Refused."""
     text = request.headers.get("if-match", "*").strip()
     if text == "*":
         return None
@@ -171,7 +172,7 @@ async def resume_job(asker: Who, job_id: FromPath[str]) -> Response[Success[Job]
 async def cancel_job(asker: Who, job_id: FromPath[str]) -> Success[Cancelled]:
     """All that have not ended yet."""
     await asker.ask(line("GET", ref_of(job_id)))
-    asked = line("RUNS", job_id, state="queued,sent,running")
+    asked = line("RUNS", job_id, state=",".join(UNDER_WAY))
     runs = list(dict.fromkeys(row["run"] for row in (await asker.ask(asked)).rows))
     ended: list[int] = []
     for start in range(0, len(runs), CANCELLED_AT_ONCE):
@@ -254,7 +255,7 @@ Number = Annotated[int, QueryParameter(ge=1, le=1000)]
 
 @get("/jobs/{job_id:str}/executions", summary="What ran of it")
 async def job_executions(
-    asker: Who, job_id: FromPath[str], job_state: State = None, page: Page = 1, limit: Limit = 20
+    asker: Who, job_id: FromPath[str], job_state: RunStates = None, page: Page = 1, limit: Limit = 20
 ) -> Listing[Execution]:
     """Newest first, also of a job that is gone."""
     rows, status = await asker.hold(find(ref_of(job_id), state=job_state or None, **slice_of(page, limit)))
@@ -286,11 +287,7 @@ async def job_history(
     asker: Who, job_id: FromPath[str], page: Page = 1, limit: Limit = 20
 ) -> Listing[Change]:
     """Newest first."""
-    return await asker.listing(line("HISTORY", ref_of(job_id)), _change, page, limit)
-
-
-def _change(row: Row) -> Change:
-    return Change(row["rev"], row["time"], row["who"], row["change"])
+    return await asker.listing(line("HISTORY", ref_of(job_id)), partial(of_row, Change), page, limit)
 
 
 @get("/jobs/{job_id:str}/next", summary="When it runs next")
@@ -312,7 +309,7 @@ async def job_why(asker: Who, job_id: FromPath[str], at: FromQuery[str | None] =
         found = await asker.ask(line("WHY", *words))
     except Refusal as refusal:
         raise Wrong(refusal.code, refusal.message, "at" if refusal.code == "bad-schedule" else None) from None
-    chain = [Cause(row["time"], row["what"]) for row in found.rows]
+    chain = [of_row(Cause, row) for row in found.rows]
     return Success(Why(found.status["disposition"], chain))
 
 
@@ -372,7 +369,7 @@ async def inspect_job(asker: Who, job_id: FromPath[str], count: Number = 10) -> 
 async def list_executions(
     asker: Who,
     job_id: Annotated[str | None, QueryParameter(name="jobId")] = None,
-    job_state: State = None,
+    job_state: RunStates = None,
     worker: FromQuery[str | None] = None,
     since: FromQuery[str | None] = None,
     until: FromQuery[str | None] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from msgspec import Struct
 
 from .envelope import Refused
 from .line import GATEWAY, Daemon, Row, Unreachable
-from .outcomes import Execution, Upcoming, Worker, counts, to_upcoming, to_worker
+from .outcomes import Execution, Upcoming, Worker, counts, of_row, to_upcoming, to_worker
 from .rest import MAX_LIMIT, Asker, Limit, Listing, Page, Success, Who, ref_of
 from .talks import find, line
 
@@ -128,8 +129,8 @@ async def dashboard(asker: Who) -> Success[Dashboard]:
 
 
 def _failing(row: Row) -> Failing:
-    keys = ("id", "jobName", "run", "state", "ended", "exit", "why", "since")
-    return Failing(*(row[key] for key in keys))
+    named = {"job_id": "id", "job_name": "jobName", "ended_at": "ended", "exit_code": "exit"}
+    return of_row(Failing, row, **named)
 
 
 def _day(day: date, counts: Row) -> Day:
@@ -222,8 +223,8 @@ async def undrain_worker(asker: Who, name: FromPath[str]) -> Success[Drained]:
 @get("/expectations", summary="Who has to show life")
 async def list_expectations(asker: Who, page: Page = 1, limit: Limit = MAX_LIMIT) -> Listing[Expectation]:
     """By name."""
-    keys = ("name", "state", "last", "due", "every", "grace", "text", "notify", "desc")
-    return await asker.listing("EXPECTS", lambda row: Expectation(*(row[key] for key in keys)), page, limit)
+    make = partial(of_row, Expectation, last_at="last", due_at="due", description="desc")
+    return await asker.listing("EXPECTS", make, page, limit)
 
 
 @post("/beats/{name:str}", summary="Show life", status_code=200)

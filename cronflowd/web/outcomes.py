@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -14,6 +14,7 @@ from .line import Row
 Level = Literal["info", "error", "system"]
 LEVELS: dict[str, int] = {"system": 0, "info": 1, "error": 2}
 LEVEL_OF = {fd: level for level, fd in LEVELS.items()}
+S = TypeVar("S", bound=Struct)
 
 
 class Execution(Struct, rename="camel"):
@@ -70,6 +71,11 @@ class Worker(Struct, rename="camel"):
     address: str | None
 
 
+def of_row(kind: type[S], row: Row, **named: str) -> S:
+    """A row as JSON has it: each field is the column of its name, or the one that `named` says for it."""
+    return kind(**{field: row[named.get(field, field)] for field in kind.__struct_fields__})
+
+
 def plain(value: Struct) -> dict[str, Any]:
     """It as JSON has it."""
     found: dict[str, Any] = msgspec.to_builtins(value)
@@ -106,11 +112,11 @@ def to_lines(rows: Iterable[Row]) -> list[LogLine]:
 
 
 def to_occurrences(rows: Iterable[Row]) -> list[Occurrence]:
-    return [Occurrence(row["local_time_with_offset"], row["UTC"], row["remark"]) for row in rows]
+    return [of_row(Occurrence, row, local="local_time_with_offset", utc="UTC") for row in rows]
 
 
 def to_upcoming(rows: Iterable[Row]) -> list[Upcoming]:
-    return [Upcoming(row["id"], row["jobName"], row["UTC"]) for row in rows]
+    return [of_row(Upcoming, row, job_id="id", job_name="jobName", at="UTC") for row in rows]
 
 
 def counts(pairs: Row, prefix: str) -> dict[str, int]:

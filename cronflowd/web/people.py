@@ -13,6 +13,7 @@ from ..base.names import check_form
 from ..base.text import quote
 from .envelope import Refused
 from .line import GATEWAY, Row
+from .outcomes import of_row
 from .rest import Asker, Limit, Listing, Page, Pages, Success, Who, ref_of
 from .sign_in import Person, Text, account_name, check_word, person
 from .talks import line
@@ -161,8 +162,7 @@ async def list_tokens(asker: Who, page: Page = 1, limit: Limit = 20) -> Listing[
 
 
 def _token(row: Row) -> Token:
-    keys = ("id", "name", "role", "user", "worker", "created", "expires", "last_used")
-    return Token(*(row[key] for key in keys))
+    return of_row(Token, row, created_at="created", expires_at="expires", last_used_at="last_used")
 
 
 @post("/tokens", summary="Make an API token", status_code=201)
@@ -265,5 +265,5 @@ async def audit(
     start = (page - 1) * limit
     said = line("AUDIT", limit=limit + 1, offset=start, verdict=_one_line(verdict), **told)
     rows = (await asker.ask(said)).rows
-    found = [Deed(*(row[key] for key in Deed.__struct_fields__)) for row in rows[:limit]]
+    found = [of_row(Deed, row) for row in rows[:limit]]
     return Listing(found, Pages(page, limit, start + len(rows), True if len(rows) > limit else UNSET))

@@ -16,6 +16,7 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
+from ..base.errors import Refusal
 from ..base.names import REF
 from .envelope import Refused
 from .identity import AnyRequest, caller_of
@@ -172,9 +173,9 @@ def handlers_in(*modules: ModuleType) -> list[HTTPRouteHandler]:
 
 
 def ref_of(text: str, what: str = "job") -> str:
-    """A word that names one thing, and can be no other word of a line. Raises Refused."""
+    """A word that names one thing, and can be no other word of a line. Raises Refusal."""
     if not REF.fullmatch(text):
-        raise Refused(404, "not-found", f'there is no {what} "{text[:80]}"')
+        raise Refusal("not-found", f'there is no {what} "{text[:80]}"')
     return text
 
 

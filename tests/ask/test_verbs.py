@@ -81,6 +81,25 @@ def test_an_order_that_the_engine_decides_never_counts_unfinished() -> None:
     assert [name for name, verb in VERBS.items() if not (verb.answer or verb.always) and verb.reads] == []
 
 
+ANY_KEY = re.compile(r"key=|NAME=|\|LIST")  # not one set of options alone
+TAKES_SOME = {
+    verb: keys
+    for verb, row in VERBS.items()
+    if (keys := set(re.findall(r"\b([a-z]+)=", row.usage))) and not ANY_KEY.search(row.usage)
+}
+
+
+@pytest.mark.parametrize("verb", TAKES_SOME)
+def test_a_verb_takes_the_options_that_its_usage_names(verb: str) -> None:
+    """Whoever reads HELP would search for one that is missing there, or be refused one that is told."""
+    said = []
+    for words in ("", "x", "x y"):
+        with pytest.raises(Refusal) as refused:
+            parse(f"{verb} {words} nonsense=1", CONTEXT)
+        said += re.findall("known: ([a-z, ]+)", refused.value.message)
+    assert [set(each.split(", ")) for each in said[:1]] == [TAKES_SOME[verb]]
+
+
 def test_the_tour_is_short_and_names_every_verb() -> None:
     """It is the first thing to read, and leaves nobody wondering what else there is."""
     tour = (Path(__file__).parents[2] / "docs" / "tour.md").read_text(encoding="utf-8")

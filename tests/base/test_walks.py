@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from itertools import islice
 
-from cronflowd.base.walks import PARTS, SLICE, Numbered, Parted
+from cronflowd.base.walks import PARTS, SLICE, Numbered, Parted, Steps
 
 MANY = 50_000
 
@@ -35,3 +36,15 @@ def test_a_walk_begins_after_a_number_and_goes_on_while_rows_come_and_go() -> No
     assert list(islice(walk, 2)) == [3 * SLICE + 6, 3 * SLICE + 8]
     table.clear()
     assert list(walk) == []
+
+
+def test_small_steps_are_walked_through_and_give_their_value_then() -> None:
+    """Whoever lets others have their turn between two of them writes a plain loop."""
+
+    def work() -> Generator[str, None, int]:
+        yield "one"
+        yield "two"
+        return 3
+
+    steps = Steps(work())
+    assert (list(steps), steps.value) == (["one", "two"], 3)

@@ -217,6 +217,8 @@ def test_check_config_looks_at_the_doors_too(
 ) -> None:
     """What would be refused at the start is refused now, an empty secret included."""
     assert ended(capsys, "--check-config", "--listen", "0.0.0.0:1")[0] == 77
+    assert ended(capsys, "--check-config", "--http", "0.0.0.0:1")[0] == 77
+    assert ended(capsys, "--check-config", "--etcd", "127.0.0.1:1", "--listen", "0.0.0.0:1")[0] == 0
     (tmp_path / "token").touch(mode=0o600)
     status, _, err = ended(capsys, "--check-config", "--token-file", str(tmp_path / "token"))
     assert (status, "the token is empty" in err) == (78, True)
@@ -236,9 +238,8 @@ def test_what_would_end_the_local_worker_is_found_before_it_is_started(
 ) -> None:
     """It would die again and again beside a daemon that seems to be well."""
     file = tmp_path / "c.toml"
-    file.write_text(
-        f"[worker]\nname = '-/-'\n{line}\n", encoding="utf-8"
-    )  # the name is not the file's to say
+    # The name is not the file's to say.
+    file.write_text(f"[worker]\nname = '-/-'\n{line}\n", encoding="utf-8")
     status, out, err = ended(capsys, "--config", str(file), *words)
     assert (status, out, serve.calls) == (78, "", [])
     assert why in err

@@ -167,8 +167,8 @@ async def test_of_all_acks_that_wait_one_copy_wakes_its_own(
             leader.write(run, run + 1)
             assert leader.acknowledge(run)
         await until(lambda: len(leader.peers._waiting) == 100)
-        looks = Mock(side_effect=leader.peers._lacks)
-        monkeypatch.setattr(leader.peers, "_lacks", looks)
+        looks = Mock(side_effect=leader.peers._is_uncopied)
+        monkeypatch.setattr(leader.peers, "_is_uncopied", looks)
         for run in range(100):
             await trio.to_thread.run_sync(standby.ask, f"HAVE {run}:{leader.apart.ends.get(run)}")
         await until(lambda: len(leader.sent) == 100)
@@ -301,7 +301,7 @@ async def test_a_node_asks_of_a_hundred_files_at_once(
         apart.append(journal_dir(tmp_path / "b"), run, [b"1 []"])
     looks = Mock(return_value=[])
     async with a_leader(tmp_path / "a") as leader, trio.open_nursery() as nursery:
-        monkeypatch.setattr(leader.peers, "_lacks_of", looks)
+        monkeypatch.setattr(leader.peers, "_wanted_of", looks)
         copies = Copies(Lacks(tmp_path / "b"), "b")
         nursery.start_soon(copies.run, lambda: leader.address, SECRET)
         await until(lambda: looks.call_count == 3)

@@ -184,9 +184,8 @@ async def test_what_comes_with_the_proof_is_as_if_hello_had_said_it_but_for_the_
     await settle()
     [challenge] = again.take_lines()
     proof = Handshake(handshake.key, "web2", NONCE, challenge.split(" ")[1]).proof(WORKER)
-    labels = "labels=" + ",".join(
-        f"k{number}={'v' * 60}" for number in range(60)
-    )  # more than a stranger may say
+    # More than a stranger may say.
+    labels = "labels=" + ",".join(f"k{number}={'v' * 60}" for number in range(60))
     again.say(f"PROVE {proof} name=db1 {labels}")
     await settle()
     assert again.take_lines()[0].startswith("OK web2 ")

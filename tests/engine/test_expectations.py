@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
-from cronflowd.engine import expectations
+from cronflowd.engine import beats, expectations
 from cronflowd.engine import orders as o
 from cronflowd.engine.facts import ExpectationCarried
 from cronflowd.engine.rules import Limits
@@ -94,6 +94,15 @@ def test_a_set_clock_changes_no_interval() -> None:
     driver.do(o.NoticeStep(-1000.0))
     assert state_of(driver) == ("new", at(-930))
     assert state_of(driver, "cron") == ("new", at(1810))
+
+
+def test_a_set_clock_reads_no_interval_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 10,000 expectations, nobody's turn comes before that is done."""
+    driver = a_driver(*(f'EXPECT b{number} every="{number % 2 + 7} 12 * * *"' for number in range(20)))
+    read: list[str] = []
+    monkeypatch.setattr(beats, "parse_duration", read.append)
+    driver.do(o.NoticeStep(-1000.0))
+    assert read == []
 
 
 def test_a_clock_set_forward_by_far_gives_everything_its_grace() -> None:

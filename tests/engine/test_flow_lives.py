@@ -24,7 +24,6 @@ LINES = [
     "SET {} timeout=70s", "PAUSE {}", "RESUME {}", 'PAUSE all until="in 3 minutes"', "RESUME all", "UNDO 1",
     "UNDO 3",
 ]  # fmt: skip
-PAUSES = ["PAUSE", 'PAUSE until="in 3 minutes"', "RESUME", "RESUME"]
 OPTIONS = ["", "", "retry=fixed:1:20s", "overlap=queue1", "overlap=allow", "on=all", "overlap=replace"]
 
 
@@ -242,7 +241,7 @@ class FlowMachine(RuleBasedStateMachine):
         flows = self.driver.state.flows
         for flow in flows.active.values():
             assert all(flows.of[task_id] == flow.number for task_id in flow.members)
-        assert not self.driver.state.ledger.account(self.driver.state.runs.values()).trouble
+        assert not self.driver.state.ledger.balance(self.driver.state.runs.values()).trouble
 
 
 FlowMachine.TestCase.settings = settings(

@@ -74,7 +74,7 @@ def test_hours_become_days_after_62_days_and_days_months_after_5_years() -> None
     assert spans(ledger)[:2] == ["2030-01-01 00 24", "2030-01-02 12 1"]
     ledger = filled(NOON, NOON + DAY, NOON + 40 * DAY, now=NOON + 1831 * DAY + 10 * DAY)
     assert spans(ledger)[:2] == [f"2030-01-01 00 {31 * 24}", "2030-02-10 00 24"]
-    assert ledger.account([]).due == 4
+    assert ledger.balance([]).due == 4
 
 
 def test_years_of_fires_take_a_bounded_number_of_rows() -> None:
@@ -88,8 +88,8 @@ def test_years_of_fires_take_a_bounded_number_of_rows() -> None:
     assert lengths[3600] <= 63 * 24
     assert lengths[86400] <= 5 * 366 + 31
     assert len(ledger.carry()) <= 63 * 24 + 5 * 366 + 31 + 7 * 12
-    account = ledger.account([])
-    assert (account.due, account.trouble) == (7 * 365 * 24, "")
+    balance = ledger.balance([])
+    assert (balance.due, balance.trouble) == (7 * 365 * 24, "")
 
 
 def test_a_run_that_ends_after_its_hour_was_folded_is_found_in_its_day() -> None:
@@ -100,10 +100,10 @@ def test_a_run_that_ends_after_its_hour_was_folded_is_found_in_its_day() -> None
         ledger.count_due(NOON, NOON)
         ledger.count_due(end_at, end_at)
         ledger.count_end("ok", end_at, end_at)
-        assert ledger.account([pending(NOON)]).trouble == ""
+        assert ledger.balance([pending(NOON)]).trouble == ""
         ledger.count_end("lost", NOON, end_at)
-        assert ledger.account([]).trouble == ""
-        assert ledger.account([], until_at=NOON + HOUR).ends["lost"] == 1
+        assert ledger.balance([]).trouble == ""
+        assert ledger.balance([], until_at=NOON + HOUR).ends["lost"] == 1
 
 
 def test_a_row_that_was_folded_takes_no_more_counts() -> None:
@@ -113,17 +113,17 @@ def test_a_row_that_was_folded_takes_no_more_counts() -> None:
     ledger.count_due(NOON + HOUR, later)
     ledger.count_end("missed", NOON + HOUR, later)
     ledger.count_end("lost", NOON, later)
-    assert ledger.account([]).trouble == ""
+    assert ledger.balance([]).trouble == ""
 
 
 def test_a_row_that_is_only_partly_asked_for_brings_all_that_it_overlaps() -> None:
     """The clock stood at 2041 for a minute: January is one row now, and its 11th an hour beside it."""
     ledger = filled(NOON, now=NOON + 4000 * DAY)
     ledger.count_due(NOON + 10 * DAY, NOON + 10 * DAY)
-    account = ledger.account([pending(NOON + 10 * DAY)], NOON, NOON + HOUR)
-    assert (account.due, account.pending, account.trouble) == (2, 1, "")
+    balance = ledger.balance([pending(NOON + 10 * DAY)], NOON, NOON + HOUR)
+    assert (balance.due, balance.pending, balance.trouble) == (2, 1, "")
     month = NOON.replace(hour=0)
-    assert (account.since_at, account.until_at) == (month, month.replace(month=2))
+    assert (balance.since_at, balance.until_at) == (month, month.replace(month=2))
 
 
 def test_moments_missed_for_years_cost_no_row_each() -> None:
@@ -135,7 +135,7 @@ def test_moments_missed_for_years_cost_no_row_each() -> None:
         ledger.count_due(at, now, 60)
         ledger.count_end("missed", at, now, 60)
     assert len(ledger.carry()) <= 5000 // 24 // 28 + 2
-    assert ledger.account([]).ends["missed"] == 300_000
+    assert ledger.balance([]).ends["missed"] == 300_000
 
 
 @settings(deadline=None)
@@ -160,10 +160,10 @@ def test_whatever_the_clock_does_any_period_balances(
             ledger.count_end(state, due_at, due_at + lasting * DAY)
     since_at, until_at = NOON + since * DAY, NOON + (since + length) * DAY
     for bounds in ((None, None), (since_at, None), (None, until_at), (since_at, until_at)):
-        account = ledger.account(runs, *bounds)
-        assert account.trouble == ""
-        low, high = account.since_at or since_at - 9999 * DAY, account.until_at or until_at + 9999 * DAY
-        assert account.due == sum(low <= NOON + days * DAY + days * HOUR < high for days, *_ in fires)
+        balance = ledger.balance(runs, *bounds)
+        assert balance.trouble == ""
+        low, high = balance.since_at or since_at - 9999 * DAY, balance.until_at or until_at + 9999 * DAY
+        assert balance.due == sum(low <= NOON + days * DAY + days * HOUR < high for days, *_ in fires)
     again = Ledger()
     again.take(ledger.carry())
     assert again.carry() == ledger.carry()
@@ -172,11 +172,11 @@ def test_whatever_the_clock_does_any_period_balances(
 def test_asked_times_are_rounded_outward_to_what_is_known() -> None:
     """An hour of last year is a day now; the answer says so instead of guessing."""
     ledger = filled(NOON, NOON + 2 * HOUR, now=NOON + 100 * DAY)
-    account = ledger.account([], NOON + HOUR, NOON + HOUR + timedelta(minutes=1))
-    assert (account.since_at, account.until_at) == (NOON.replace(hour=0), NOON.replace(hour=0) + DAY)
-    assert account.due == 2
-    account = ledger.account([], NOON + 50 * DAY, NOON + 50 * DAY)
-    assert (account.due, account.since_at, account.until_at) == (0, NOON + 50 * DAY, NOON + 50 * DAY)
+    balance = ledger.balance([], NOON + HOUR, NOON + HOUR + timedelta(minutes=1))
+    assert (balance.since_at, balance.until_at) == (NOON.replace(hour=0), NOON.replace(hour=0) + DAY)
+    assert balance.due == 2
+    balance = ledger.balance([], NOON + 50 * DAY, NOON + 50 * DAY)
+    assert (balance.due, balance.since_at, balance.until_at) == (0, NOON + 50 * DAY, NOON + 50 * DAY)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_an_imbalance_is_told_with_its_size(number: int, words: str) -> None:
     state = State()
     state.ledger.count_due(NOON, NOON)
     state.ledger.count_end("ok", NOON, NOON)
-    assert state.ledger.account([]).trouble == ""
+    assert state.ledger.balance([]).trouble == ""
     state.ledger.count_due(NOON, NOON, number)
     rows = iter(views.prove(state, q.ProveLedger(None, None)).rows)
     assert next(rows) == ("due", 1 + number)
@@ -211,8 +211,8 @@ def test_a_checkpoint_does_not_count_again_what_its_ledger_holds() -> None:
     again = State()
     for fact in snapshot(driver.state):
         again.apply(fact, driver.now, 1)
-    account = again.ledger.account(again.runs.values())
-    assert (account.due, account.pending, account.ends["skipped"], account.trouble) == (3, 1, 2, "")
+    balance = again.ledger.balance(again.runs.values())
+    assert (balance.due, balance.pending, balance.ends["skipped"], balance.trouble) == (3, 1, 2, "")
 
 
 def test_a_failing_task_is_still_failing_after_a_checkpoint(tmp_path: Path) -> None:

@@ -270,10 +270,10 @@ class EngineMachine(RuleBasedStateMachine):
         for line in self.driver.journal[self.counted :]:
             self.count(orjson.loads(line))
         self.counted = len(self.driver.journal)
-        account = state.ledger.account(state.runs.values())
-        assert account.trouble == ""
-        assert Counter({"due": account.due, **account.ends}) == self.account
-        assert account.pending == self.account["due"] - sum(state.totals.values())
+        balance = state.ledger.balance(state.runs.values())
+        assert balance.trouble == ""
+        assert Counter({"due": balance.due, **balance.ends}) == self.account
+        assert balance.pending == self.account["due"] - sum(state.totals.values())
 
     def count(self, record: dict[str, Any]) -> None:
         match record:

@@ -230,7 +230,7 @@ ROWS: list[tuple[list[f.Fact], f.Fact, str, Any]] = [
         "find('a').due_at",
         LATER,
     ),
-    ([], f.LedgerCarried([[0, 3600, 2, 1, 0, 0, 0, 0, 0, 1]]), "ledger.account([]).ends['missed']", 1),
+    ([], f.LedgerCarried([[0, 3600, 2, 1, 0, 0, 0, 0, 0, 1]]), "ledger.balance([]).ends['missed']", 1),
     (
         [f.TaskCarried(1, 1, RECORD, NOW, None)],
         f.FailureCarried(1, NOW, 7, "failed", NOW, LATER, 3, "why"),

@@ -21,8 +21,6 @@ from cronflowd.engine.changelog import ChangeLog
 from cronflowd.engine.state import State
 from tests.lib.engine_driver import START, Driver, snapshot
 
-Edit = tuple[str, int, str]
-
 REFS = ["a", "b", "c", "1", "2", "3", "4"]
 EDITS = [
     "ADD name={name} tags=t @daily x",

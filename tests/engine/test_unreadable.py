@@ -82,7 +82,7 @@ def ended(driver: Driver) -> list[tuple[Any, ...]]:
 
 def balanced(driver: Driver) -> None:
     """Every fire has its end, and a replay tells the same."""
-    assert not driver.state.ledger.account(driver.state.runs.values()).trouble
+    assert not driver.state.ledger.balance(driver.state.runs.values()).trouble
     assert snapshot(driver.replay()) == snapshot(driver.state)
 
 

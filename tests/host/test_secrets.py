@@ -189,13 +189,18 @@ def test_only_what_is_surely_this_machine_counts_as_loopback(host: str, expected
     assert secrets.is_loopback(host) is expected
 
 
+def _nobody() -> bool:
+    return False
+
+
 @pytest.mark.parametrize("which", ["listen", "listen_workers", "inherited"])
 def test_a_door_to_other_machines_wants_a_secret(which: str) -> None:
     """Exit 77: whoever reaches the port can run any command, so nobody opens it by accident."""
     away = (("127.0.0.1", 1), ("0.0.0.0", 5050))
     settings = Settings() if which == "inherited" else Settings(**{which: away})
+    found = secrets.exposed(settings, away if which == "inherited" else ())
     with pytest.raises(Fatal, match=r"^0\.0\.0\.0:5050 can be reached") as caught:
-        secrets.check_doors(settings, secrets.exposed(settings, away if which == "inherited" else ()))
+        secrets.check_doors(settings, found, _nobody)
     assert caught.value.status == Exit.REFUSED
 
 
@@ -203,10 +208,10 @@ def test_a_secret_or_an_explicit_word_opens_the_door() -> None:
     """And nothing is asked of somebody who stays on this machine."""
     away = (("0.0.0.0", 5050),)
     assert secrets.exposed(Settings()) is None
-    secrets.check_doors(Settings(), None)
-    secrets.check_doors(Settings(token_file=Path("token")), away[0])
-    secrets.check_doors(Settings(insecure=True), away[0])
-    secrets.check_doors(Settings(), away[0], has_admin=True)
+    secrets.check_doors(Settings(), None, _nobody)
+    secrets.check_doors(Settings(token_file=Path("token")), away[0], _nobody)
+    secrets.check_doors(Settings(insecure=True), away[0], _nobody)
+    secrets.check_doors(Settings(), away[0], lambda: True)
 
 
 def test_a_token_on_standard_input_is_read_where_it_is_each_time(

@@ -207,9 +207,8 @@ def test_an_etcd_that_is_full_ends_a_leader() -> None:
 
 def test_a_long_batch_is_cut_between_decisions() -> None:
     """A value holds whole decisions: whoever reads it up to there knows something that was true."""
-    batch = [
-        line for at in range(1, MAX_RECORDS * 2, 7) for line in lines_of(at, 7, more=True)
-    ]  # seven records each
+    sevens = (lines_of(at, 7, more=True) for at in range(1, MAX_RECORDS * 2, 7))
+    batch = [line for lines in sevens for line in lines]
     pieces = list(split(batch))
     assert [line for piece in pieces for line in piece] == batch
     assert all(len(piece) <= MAX_RECORDS for piece in pieces)

@@ -29,9 +29,8 @@ class FakeEtcd:
     leases: dict[int, tuple[float, int]] = field(factory=dict)  # when it ends, and its length
     asked: list[str] = field(factory=list)  # paths, in order
     largest: int = 0  # bytes of the longest value ever put
-    wrong: list[str] = field(
-        factory=list
-    )  # what becomes of the next requests: "", "lost", "no answer", "twice"
+    # What becomes of the next requests: "", "lost", "no answer", "twice".
+    wrong: list[str] = field(factory=list)
     late: list[Callable[[], object]] = field(factory=list)  # requests that will arrive some day
     is_full: bool = False
     _next_lease: int = 100

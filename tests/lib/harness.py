@@ -48,7 +48,7 @@ from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
 from cronflowd.host.vault import Vault
 from cronflowd.journal import tasks_file
-from cronflowd.journal.check import Audit
+from cronflowd.journal.check import Recount
 from cronflowd.journal.journal import FileJournal
 from cronflowd.net.clients import serve_client
 from cronflowd.net.workers import serve_worker
@@ -264,16 +264,16 @@ class World:
 
     def check_replay(self) -> None:
         """Whatever was said: the journal alone gives what was there, and every fire has one ending."""
-        again, audit, fires = State(ZONE), Audit(), 0
+        again, recount, fires = State(ZONE), Recount(), 0
         journal = FileJournal(self.data)
         for seq, at, fact in journal.replay():
-            audit.see(fact)
+            recount.see(fact)
             again.apply(fact, at, seq)
             fires += fact.count if isinstance(fact, FiresPassed) else isinstance(fact, RunQueued)
         journal.close()
         assert list(self.core.state.carry()) == list(again.carry())
         assert fires == sum(again.totals.values()) + len(again.runs)
-        assert audit.compare(again) == []
+        assert recount.compare(again) == []
 
     async def settle(self) -> None:
         """Waits until nobody can go on and all that was decided is on disk."""

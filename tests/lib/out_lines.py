@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+
 from cronflowd.base.output import is_whole, parse_line, text_of
 from cronflowd.base.text import to_bytes
+from cronflowd.worker.executors.output import Output
+
+
+def take_all(output: Output) -> str:
+    """OUT lines of all that waits."""
+    return output.take(sys.maxsize)
 
 
 def texts_of(lines: str) -> list[str]:

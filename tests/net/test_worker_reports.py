@@ -17,6 +17,7 @@ from cronflowd.tasks.reasons import in_words
 from cronflowd.worker.executors.output import Output
 from tests.lib.harness import HandClock
 from tests.lib.memory_journal import MemoryJournal
+from tests.lib.out_lines import take_all
 
 
 class FullDisk(MemoryJournal):
@@ -114,21 +115,21 @@ def test_what_was_dropped_has_come_all_the_same_and_doubles_nothing_after_a_brok
     for text, is_full in (("not kept\n", True), ("kept\n", False), ("not kept either\n", True)):
         life.disk.is_full = is_full
         output.feed(1, text.encode())
-        life.hear(*output.take_all().splitlines())
+        life.hear(*take_all(output).splitlines())
         if text == "not kept\n":
             output.confirm(output.taken)
     output.resume(life.core.output_of("w1", 1, 1))
-    assert output.take_all() == ""
+    assert take_all(output) == ""
 
 
 def test_what_a_daemon_had_no_room_for_and_forgot_when_it_was_killed_doubles_nothing() -> None:
     """It said that it had come, and the next one knows nothing of it."""
     output = Output("1", 1000)
     output.feed(1, b"not kept\n")
-    output.take_all()
+    take_all(output)
     output.confirm(output.taken)
     output.resume(0)
     output.feed(1, b"kept\n")
-    output.take_all()
+    take_all(output)
     output.resume(len("kept\n"))
-    assert output.take_all() == ""
+    assert take_all(output) == ""

@@ -28,7 +28,6 @@ from tests.real.running import PATIENCE_S, ROOT, wait_until
 SHORT_LEASE_S, LEASE_S = 2.0, 3.0  # the latter is what a cluster has that was told of none
 SHORT = "kill=1 freeze=1 etcd=1 stop=1"
 FULL = os.environ.get("CRONFLOWD_BLOWS", "kill=200 freeze=50 etcd=50 quorum=20 stop=20")
-BLOW_S = 60.0  # what one may take at the very most
 
 
 class Clients(threading.Thread):

@@ -54,9 +54,8 @@ def test_jobs_outlive_everything_on_the_way(
 ) -> None:
     """Whatever is killed while a job runs, its end is told when there is a way again."""
     daemon = start_daemon("--http", "127.0.0.1:0")
-    daemon.flags = tuple(
-        each.replace(":0", f":{daemon.http_port}") for each in daemon.flags
-    )  # again the same
+    # Again the same one.
+    daemon.flags = tuple(each.replace(":0", f":{daemon.http_port}") for each in daemon.flags)
     start_worker(daemon, address(daemon))
     daemon.until("WORKERS", lambda said: said.startswith("ws\tready\t"))
     assert "\t127.0.0.1:" in daemon.nc("WORKERS")

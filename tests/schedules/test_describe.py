@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Refusal
 from cronflowd.schedules.describe import describe, describe_anchor, describe_changes, format_cron
 from cronflowd.schedules.english import parse_phrase
-from cronflowd.schedules.rules import Calendar, Interval, Rule, explain
+from cronflowd.schedules.rules import Interval, OnDays, Rule, explain
 from cronflowd.schedules.schedule import Schedule, make_unreadable, parse_schedule
 from tests.schedules.test_english import PERIODS, calendars
 from tests.schedules.test_schedule_oracle import CHANGES, at, random_days, random_expression, window
@@ -315,6 +315,6 @@ def test_a_schedule_that_cannot_be_read_any_more_says_so() -> None:
 
 def test_all_of_a_day_between_its_ends_is_no_interval() -> None:
     """Told as `every 15 minutes` it would be read back as one, and not follow the clock."""
-    rule = Calendar(range(0, 86_400, 900))
+    rule = OnDays(range(0, 86_400, 900))
     assert "every 15 minutes between 0:00 and 23:45" == explain(rule)
     assert rule == parse_phrase(explain(rule)).rule

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Refusal
 from cronflowd.schedules.describe import describe, format_cron
 from cronflowd.schedules.english import parse_phrase
-from cronflowd.schedules.rules import LAST, Calendar, Interval, Rule, cron_lines, explain, explain_anchor
+from cronflowd.schedules.rules import LAST, Interval, OnDays, Rule, cron_lines, explain, explain_anchor
 from cronflowd.schedules.schedule import MACROS, Schedule, parse_schedule
 from cronflowd.schedules.words import named_zone
 from cronflowd.schedules.zones import DAY_S
@@ -283,10 +283,8 @@ def test_days_that_come_round_are_a_part_of_all_such_days(zone: str, day: dateti
             first = None
             for row in first_rows(all_days, added_at, 90, added_at):
                 local = datetime.fromisoformat(row[0]).replace(tzinfo=None)
-                if row[2] in (
-                    "moved",
-                    "skipped",
-                ):  # what is moved is told at the leap's end, maybe a day later
+                # What is moved is told at the leap's end, maybe a day later.
+                if row[2] in ("moved", "skipped"):
                     continue
                 days = (local.date() - datetime(1970, 1, 5).date()).days
                 first = days if first is None else first
@@ -353,22 +351,22 @@ def spans(draw: st.DrawFn) -> range:
 
 
 @st.composite
-def calendars(draw: st.DrawFn) -> Calendar:
+def calendars(draw: st.DrawFn) -> OnDays:
     times = draw(st.one_of(TIMES, spans()))
     shape = draw(st.sampled_from(["days", "weekdays", "dates", "nth", "near", "cycle"]))
     months = draw(SOME_MONTHS)
     if shape == "cycle":
         weekdays = draw(st.one_of(st.just(()), SOME_WEEKDAYS))
-        return Calendar(draw(TIMES), weekdays, every=draw(st.integers(2, 52)))
+        return OnDays(draw(TIMES), weekdays, every=draw(st.integers(2, 52)))
     if shape == "weekdays":
-        return Calendar(times, draw(SOME_WEEKDAYS), months=months)
+        return OnDays(times, draw(SOME_WEEKDAYS), months=months)
     if shape == "dates":
-        return Calendar(times, dates=draw(SOME_DATES), months=months)
+        return OnDays(times, dates=draw(SOME_DATES), months=months)
     if shape == "near":
-        return Calendar(times, near=draw(st.sampled_from([(1,), (LAST,), (1, LAST)])), months=months)
+        return OnDays(times, near=draw(st.sampled_from([(1,), (LAST,), (1, LAST)])), months=months)
     if shape == "nth":
-        return Calendar(times, (draw(st.integers(0, 6)),), draw(SOME_NTH), months=months)
-    return Calendar(times, months=months)
+        return OnDays(times, (draw(st.integers(0, 6)),), draw(SOME_NTH), months=months)
+    return OnDays(times, months=months)
 
 
 @given(st.one_of(PERIODS.map(Interval), calendars()), st.sampled_from([zone for zone, _ in CHANGES]))
@@ -384,7 +382,7 @@ def test_a_rule_and_its_english_read_back_give_the_same_fires(rule: Rule, zone: 
 
 
 @given(calendars())
-def test_a_calendars_cron_form_fires_as_it_does(rule: Calendar) -> None:
+def test_a_calendars_cron_form_fires_as_it_does(rule: OnDays) -> None:
     """Away from clock changes, over sets of days, months and times that nobody chose by hand."""
     lines = [parse_schedule(line, "UTC") for line in cron_lines(rule)]
     if lines:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Refusal
 from cronflowd.tasks.crontab import (
     Entry,
+    Exported,
     Line,
     Nothing,
     Setting,
-    Task,
     Writer,
     common_differences,
     format_command_line,
@@ -505,7 +505,7 @@ def move_in(text: list[str]) -> list[TaskSpec]:
 
 def move_out(specs: list[TaskSpec]) -> list[str]:
     writer = Writer("UTC")
-    tasks = sorted(map(Task, specs), key=partial(weight, tz="UTC"))
+    tasks = sorted(map(Exported, specs), key=partial(weight, tz="UTC"))
     return [line for task in tasks for line in writer.lines(task)]
 
 
@@ -591,7 +591,7 @@ def test_who_is_told_goes_out_as_mailto() -> None:
         "@daily x",
     ]
     writer = Writer("UTC", {"MAILTO": "root a@x", "CRON_TZ": "Asia/Tokyo"})
-    assert list(writer.lines(Task(specs[1]))) == ["# n", "CRON_TZ=UTC", 'MAILTO=""', "@daily x"]
+    assert list(writer.lines(Exported(specs[1]))) == ["# n", "CRON_TZ=UTC", 'MAILTO=""', "@daily x"]
 
 
 @given(st.lists(SETTING | ZONE | ENTRY, max_size=12))

@@ -10,7 +10,7 @@ from cronflowd.base.output import COLUMNS, parse_line, row_of, size_of
 from cronflowd.base.replies import format_row
 from cronflowd.net.lines import MAX_LINE_BYTES
 from cronflowd.worker.executors.output import CHUNK_BYTES, MAX_TEXT_BYTES, Output, format_output
-from tests.lib.out_lines import bytes_of, texts_of
+from tests.lib.out_lines import bytes_of, take_all, texts_of
 
 MEBIBYTE = 1024 * 1024
 
@@ -25,11 +25,11 @@ def test_lines_go_out_as_they_come_and_parts_of_lines_wait(small: Output) -> Non
     """A line cut where the pipe happened to end would be no line of the job."""
     small.feed(1, b"one\ntw")
     small.feed(2, b"err\n")
-    assert texts_of(small.take_all()) == ["1 one", "2 err"]
+    assert texts_of(take_all(small)) == ["1 one", "2 err"]
     small.feed(1, b"o\nlast")
-    assert texts_of(small.take_all()) == ["1 two"]
+    assert texts_of(take_all(small)) == ["1 two"]
     small.end()
-    assert texts_of(small.take_all()) == ["1 last\\"]
+    assert texts_of(take_all(small)) == ["1 last\\"]
 
 
 def test_a_flood_is_told_by_its_head_its_tail_and_what_is_missing(small: Output) -> None:
@@ -37,9 +37,9 @@ def test_a_flood_is_told_by_its_head_its_tail_and_what_is_missing(small: Output)
     lines = [f"{number:09d}".encode() for number in range(100)]
     for line in lines:
         small.feed(1, line + b"\n")
-    assert texts_of(small.take_all()) == [f"1 {line.decode()}" for line in lines[:10]]
+    assert texts_of(take_all(small)) == [f"1 {line.decode()}" for line in lines[:10]]
     small.end()
-    remark, *tail = texts_of(small.take_all())
+    remark, *tail = texts_of(take_all(small))
     assert remark == f"0 … {small.omitted} bytes omitted …"
     assert tail == [f"1 {line.decode()}" for line in lines[-10:]]
     assert small.omitted == 800
@@ -50,7 +50,7 @@ def test_output_that_just_fits_is_whole_and_in_order(small: Output) -> None:
     for number in range(20):
         small.feed(1 + number % 2, f"{number:09d}\n".encode())
     small.end()
-    assert texts_of(small.take_all()) == [f"{1 + number % 2} {number:09d}" for number in range(20)]
+    assert texts_of(take_all(small)) == [f"{1 + number % 2} {number:09d}" for number in range(20)]
     assert small.omitted == 0
 
 
@@ -114,7 +114,7 @@ def test_a_line_too_long_is_cut_between_characters(unit: bytes) -> None:
     for at in range(0, len(data), 4099):
         output.feed(1, data[at : at + 4099])
     output.end()
-    text = output.take_all()
+    text = take_all(output)
     lines = [parse_line(1, line.removeprefix("OUT 7 1 ")) for line in text.splitlines()]
     rows = [format_row(COLUMNS, row_of(line), as_json) for line in lines for as_json in (False, True)]
     assert all(len(line.encode()) < MAX_LINE_BYTES for line in [*rows, *text.splitlines()])
@@ -132,17 +132,17 @@ def test_a_line_of_any_length_within_the_limit_is_whole(size: int, end: bytes) -
     for at in range(0, len(data), 65536):
         output.feed(1, data[at : at + 65536])
     output.end()
-    assert (bytes_of(output.take_all()), output.omitted) == ({1: data}, 0)
+    assert (bytes_of(take_all(output)), output.omitted) == ({1: data}, 0)
 
 
 def test_a_carriage_return_is_a_place_to_cut(small: Output) -> None:
     """A progress bar moves; a newline that a carriage return stands before ends one line, not two."""
     small.feed(1, b"10%\r20%\r")
-    assert texts_of(small.take_all()) == ["1 10%\\r\\"]
+    assert texts_of(take_all(small)) == ["1 10%\\r\\"]
     small.feed(1, b"30%\r")
-    assert texts_of(small.take_all()) == ["1 20%\\r\\"]
+    assert texts_of(take_all(small)) == ["1 20%\\r\\"]
     small.feed(1, b"\ndos\r\n")
-    assert texts_of(small.take_all()) == ["1 30%\\r", "1 dos\\r"]
+    assert texts_of(take_all(small)) == ["1 30%\\r", "1 dos\\r"]
 
 
 def test_what_has_no_end_is_shown_when_it_is_old_and_goes_on_where_it_was_cut() -> None:
@@ -161,17 +161,17 @@ def test_what_has_no_end_is_shown_when_it_is_old_and_goes_on_where_it_was_cut() 
     output.feed(1, b"word: caf\xc3")
     output.feed(2, b".")
     assert (output.unfinished_since, watched) == (0.0, 1)
-    output.take_all()
+    take_all(output)
     output.show(4.0)
-    assert texts_of(output.take_all()) == ["1 Password: caf\\"]
+    assert texts_of(take_all(output)) == ["1 Password: caf\\"]
     output.feed(1, b"\xa9\n")
     output.show(4.9)
-    assert (texts_of(output.take_all()), output.unfinished_since) == (["1 é"], 5.0)
+    assert (texts_of(take_all(output)), output.unfinished_since) == (["1 é"], 5.0)
     output.feed(2, b".\xe9")
     output.show(5.0)
-    assert texts_of(output.take_all()) == ["2 ..\\"]
+    assert texts_of(take_all(output)) == ["2 ..\\"]
     output.show(5.0)
-    assert (texts_of(output.take_all()), output.unfinished_since) == (["2 \\udce9\\"], None)
+    assert (texts_of(take_all(output)), output.unfinished_since) == (["2 \\udce9\\"], None)
 
 
 PIECES = st.lists(
@@ -198,7 +198,7 @@ def test_output_that_broke_off_goes_on_where_it_arrived(
     sizes = [size_of([parse_line(1, line[8:-1])]) if line[6] != "0" else 0 for line in lines]
     at = min(len(lines), max(arrived, len("".join(chunks[:confirmed]).splitlines())))
     output.resume(sum(sizes[:at]))
-    again = output.take_all().splitlines(keepends=True)
+    again = take_all(output).splitlines(keepends=True)
     # A remark between them says nothing of how far it came, and may come twice.
     assert again in (lines[at:], lines[max(0, at - 1) :])
     assert again == lines[at:] or again[0].startswith("OUT 7 0")
@@ -231,6 +231,6 @@ def test_what_a_killed_worker_could_not_send_is_told_by_its_number(had: int, mis
     output = Output.kept("7", 2, 9, [])
     output.resume(had)
     told = f"0 … {missing} characters are missing: the worker was killed before it had sent them …"
-    assert texts_of(output.take_all()) == [told] * (missing > 0)
+    assert texts_of(take_all(output)) == [told] * (missing > 0)
     output.resume(had)
-    assert texts_of(output.take_all()) == [told] * (missing > 0)
+    assert texts_of(take_all(output)) == [told] * (missing > 0)

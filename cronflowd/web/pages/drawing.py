@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, timedelta
-from typing import Any
 
 from attrs import frozen
 
-Row = dict[str, Any]
+from ..line import Row
 
 BOX_WIDTH, BOX_HEIGHT = 168, 46
 GAP_X, GAP_Y = 56, 18

@@ -8,7 +8,8 @@ from litestar import get, post
 from litestar.params import FromPath
 from litestar.response import Redirect
 
-from .visit import Page, Visitor, ref_of
+from ..rest import ref_of
+from .visit import Page, Visitor
 
 MAX_ROWS = 100
 
@@ -37,7 +38,7 @@ async def act(visit: Visitor, worker: FromPath[str], deed: FromPath[str]) -> Red
     """DRAIN or UNDRAIN."""
     done = {"drain": "draining", "undrain": "ready"}
     if deed in done:
-        await visit.ask(f"{deed.upper()} {ref_of(worker)}")
+        await visit.ask(f"{deed.upper()} {ref_of(worker, 'worker')}")
     return visit.go("/workers", done.get(deed, ""))
 
 
@@ -56,7 +57,7 @@ async def heartbeats(visit: Visitor) -> Page:
 async def expect(visit: Visitor) -> Redirect:
     """EXPECT of a name, or FORGET."""
     form = await visit.form()
-    name = ref_of(form.get("name", ""))
+    name = ref_of(form.get("name", ""), "expectation")
     if "forget" in form:
         await visit.ask(f"FORGET {name}")
         return visit.go("/heartbeats", "forgotten")

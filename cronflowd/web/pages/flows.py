@@ -7,8 +7,9 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 
 from ..line import Row
+from ..rest import ref_of
 from . import drawing
-from .visit import Page, Visitor, ref_of
+from .visit import Page, Visitor
 
 DRAWN = 4  # flows on the list's page
 MAX_BOXES = 150  # more are a list

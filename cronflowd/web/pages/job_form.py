@@ -14,15 +14,16 @@ from litestar.params import FromPath
 from ...base.errors import Refusal
 from ...base.text import format_option, quote
 from ...tasks.kinds import TYPES
-from ...tasks.options import RULES
+from ...tasks.options import MASK, RULES
 from ..fields import DEFAULTS
+from ..rest import ref_of
 from .runs import may_change
-from .visit import Page, Visit, Visitor, ref_of
+from .visit import Page, Visit, Visitor
 
 # The fields that are options of the same name; `command`, `schedule` and what repeats stand apart.
 OPTIONS = ("name", *(key for key in RULES if key != "meta"))
 REPEATED = ("env", "header")  # a line each, NAME=VALUE
-CHOICES = {key: RULES[key].form.split("|") for key in ("prio", "overlap", "catchup", "lost", "type")}
+CHOICES = {key: RULES[key].words for key in ("prio", "overlap", "catchup", "lost", "type")}
 FIELD_OF_CODE = {
     "bad-schedule": "schedule", "exists": "name", "cycle": "after", "not-found": "after", "syntax": "command",
 }  # fmt: skip
@@ -243,16 +244,14 @@ def changes(before: Mapping[str, str], form: Mapping[str, str]) -> list[str]:
             or now == DEFAULTS.get(key) == before.get(key, DEFAULTS.get(key))
         ):
             continue
-        if now != "***":
+        if now != MASK:
             words.append(format_option(key, now) if now else f"{key}=")
     for kind in REPEATED:
         if kind not in form:
             continue
         old, new = repeated(kind, before.get(kind, "")), repeated(kind, form[kind])
         words += [
-            format_option(key, value)
-            for key, value in new.items()
-            if old.get(key) != value and value != "***"
+            format_option(key, value) for key, value in new.items() if old.get(key) != value and value != MASK
         ]
         words += [f"{key}=" for key in old if key not in new]
     return words

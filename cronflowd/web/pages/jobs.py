@@ -15,9 +15,10 @@ from litestar.response import Redirect, Stream
 from ...base.text import format_option
 from ...tasks.kinds import TYPES
 from ..fields import DEFAULTS
+from ..rest import ref_of
 from . import drawing, wording
 from .runs import may_change
-from .visit import ROWS, Page, Visit, Visitor, inner, ref_of
+from .visit import ROWS, Page, Visit, Visitor, inner
 
 STATES = {
     "": "All",
@@ -215,7 +216,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[tuple[st
 @post("/jobs/{ref:str}/rollback")
 async def rollback(visit: Visitor, ref: FromPath[str]) -> Redirect:
     rev = (await visit.form()).get("rev", "")
-    await visit.ask(f"ROLLBACK {ref_of(ref)} {ref_of(rev)}")
+    await visit.ask(f"ROLLBACK {ref_of(ref)} {ref_of(rev, 'revision')}")
     return visit.go(f"/jobs/{ref}", "rolled-back")
 
 

@@ -10,7 +10,8 @@ from litestar.response import Redirect, Stream
 from ...base.errors import Refusal
 from ...base.text import quote
 from ..identity import by_cookie
-from .visit import ROLES, ROWS, Page, Visit, Visitor, ref_of
+from ..rest import ref_of
+from .visit import ROLES, ROWS, Page, Visit, Visitor
 
 MAX_ROWS = 200
 VERDICTS = {"": "All", "denied": "Refused", "ok": "Done"}
@@ -85,7 +86,7 @@ async def _order(visit: Visit, topic: str, form: dict[str, str], deeds: dict[str
         verb, words = deeds.get(form.get("deed", ""), ("", ""))
         if not verb:
             raise Refusal("bad-option", f"one of these is to be done: {', '.join(deeds)}")
-        whom = "" if verb == "TOKEN ADD" else ref_of(form.get("name", ""))
+        whom = "" if verb == "TOKEN ADD" else ref_of(form.get("name", ""), topic[:-1])
         answer = await visit.ask(" ".join(filter(None, (verb, whom, words))))
     except Refusal as error:
         if error.code == "auth-required":
@@ -121,7 +122,7 @@ async def end_sessions(visit: Visitor) -> Redirect:
 
 async def _own_sessions(visit: Visit) -> list[dict[str, Any]]:
     await visit.look()
-    (answer,) = await visit.ask_all(f"SESSION LIST user={ref_of(visit.frame['name'])}")
+    (answer,) = await visit.ask_all(f"SESSION LIST user={ref_of(visit.frame['name'], 'account')}")
     return answer.check().rows
 
 

@@ -14,14 +14,14 @@ from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect, Stream
 
 from ...base.errors import Refusal
+from ...tasks.task import ENDED, UNDER_WAY
 from ..events import BEAT, BEAT_S, HEADERS, KIND
 from ..line import Unreachable, is_status
+from ..rest import ref_of
 from .terminal import Terminal
-from .visit import ROWS, Page, Visit, Visitor, ref_of
+from .visit import ROWS, Page, Visit, Visitor
 
 SHOWN = 1000  # rows of output on a page; the file has all
-STATES = ("queued", "sent", "running", "ok", "failed", "timeout", "cancelled", "lost", "skipped", "missed")
-UNDER_WAY = ("queued", "sent", "running")
 FILTERS = {
     "": "All",
     "failed,timeout,lost,missed": "Went wrong",
@@ -37,7 +37,7 @@ _SINCE = re.compile(r"[0-9TZ:.+-]{1,35}|[0-9]{1,5}[smhd]")
 async def runs(visit: Visitor) -> Stream:
     """Attempts, newest first, of whichever state, job, worker or day."""
     state, job = visit.query("state"), visit.query("job")
-    known = ",".join(word for word in state.split(",") if word in STATES)
+    known = ",".join(word for word in state.split(",") if word in ENDED.union(UNDER_WAY))
     asked = visit.asked(worker=str, since=_SINCE.fullmatch, until=_SINCE.fullmatch)
     words = visit.options(state=known, **asked)
     line = " ".join(filter(None, ("RUNS", ref_of(job) if job else "", words)))

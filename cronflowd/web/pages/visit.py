@@ -21,7 +21,6 @@ from litestar.exceptions import HTTPException
 from litestar.response import Redirect, Stream
 
 from ...base.errors import Refusal
-from ...base.names import REF
 from ...base.text import format_option
 from .. import envelope
 from ..envelope import Refused, as_refused
@@ -222,13 +221,6 @@ def frame_of(who: Answer, status: Answer, health: Answer) -> dict[str, Any]:
         "paused_all": wording.pause_of(pairs.get("paused-all")),
         "health": "" if health.status["ok"] else health.status["message"],
     }
-
-
-def ref_of(text: str) -> str:
-    """A task's id or name, from an address: one word, and no other words of a line."""
-    if not REF.fullmatch(text):
-        raise Refusal("not-found", f"{text[:80]} is no name")
-    return text
 
 
 def inner(path: str) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, tzinfo
-from typing import Any
 from zoneinfo import ZoneInfo
 
-Row = dict[str, Any]
+from ..line import Row
 
 # What a browser would not show, or would let turn the line round; tab and newline are shown as they are.
 _UNSEEN = re.compile(

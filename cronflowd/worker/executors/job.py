@@ -102,7 +102,7 @@ class Order:
 
     @property
     def timeout_s(self) -> float:
-        """How long it may take; infinite when the order does not say."""
+        """How long it may take; infinite when the order does not say. Raises Refusal."""
         text = self.options.get("timeout", "inf")
         try:
             seconds = float(text)

@@ -187,10 +187,6 @@ class Output:
         chunks = chain(self._taken, self._waiting)
         return "".join([format_output(self.run, fd, bytes(chunk)) for fd, chunk in chunks])
 
-    def take_all(self) -> str:
-        """OUT lines of all that waits."""
-        return self.take(sum(len(chunk) for _, chunk in self._waiting))
-
     def _cut(self, fd: int, data: bytes, end: int) -> None:
         if end or not self._unfinished[fd]:
             self._since[fd] = self._now()

@@ -29,7 +29,6 @@ import trio
 from attrs import define, evolve, field, frozen
 
 from ...host.clock import steady_now
-from ...net.outbox import Bell
 from ...tasks.reasons import in_words, reason
 from .job import NOT_FOUND, NOT_RUNNABLE, SIGNAL_BASE, Ended, Job, Order, cannot_start, end_of_fault
 
@@ -198,10 +197,10 @@ class Child:
 
     async def wait(self, closed: bool = False) -> None:
         """Until it has ended, and is left unreaped; `closed`: until nobody holds its outputs any more."""
-        bell = Bell()
-        self._wake = bell.ring
         while self.awaited if closed else not self.has_ended:
-            await bell.wait()
+            woken = trio.Event()
+            self._wake = woken.set
+            await woken.wait()
 
     @property
     def marks(self) -> tuple[bytes, ...]:

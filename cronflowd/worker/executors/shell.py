@@ -9,7 +9,7 @@ from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ...tasks.environment import SHELL, make_environment
+from ...tasks.environment import CRON_SHELL, make_environment
 from .job import NOT_FOUND, NOT_RUNNABLE, Ended, Job, Order, cannot_start
 from .processes import begin_process
 
@@ -28,7 +28,7 @@ def worker_environ(passed: Iterable[str] = ()) -> dict[str, str]:
 
 def begin_shell(job: Job, environ: Mapping[str, str]) -> Ended | None:
     """The command is one line for /bin/sh."""
-    return _begin(job, [SHELL, "-c", job.order.command], environ)
+    return _begin(job, [CRON_SHELL, "-c", job.order.command], environ)
 
 
 def begin_script(job: Job, environ: Mapping[str, str]) -> Ended | None:
