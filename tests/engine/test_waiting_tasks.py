@@ -178,7 +178,7 @@ async def test_a_file_of_tasks_is_written_of_what_waits(reads: list[str], tmp_pa
     expected = b"".join(format_tasks((task.id, task.as_saved) for task in driver.state.tasks.values()))
     state = from_checkpoint(driver.state)
     reads.clear()
-    files = Files(SimpleNamespace(state=state), tmp_path)  # type: ignore[arg-type]
+    files = Files(SimpleNamespace(state=state, now=lambda: START), tmp_path)  # type: ignore[arg-type]
     prepared, count = await files._prepare(tmp_path / "a.db", Numbered())
     prepared.publish()
     assert (tmp_path / "a.db").read_bytes() == expected
