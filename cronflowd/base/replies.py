@@ -23,6 +23,7 @@ from .text import escape, format_time, readable
 BLOCK_ROWS = 100  # of a table: so many are aligned together, and the columns of the next are no narrower
 BLOCK_CHARS = 16_384  # the same: each of them is looked at, thrice
 GAP = "  "
+STATUS_WORDS = frozenset({"OK", "ERR", "PONG"})  # with which no row begins
 NOTE_COLUMNS = ("note", "text")  # of rows that a change says something with
 PAIR_COLUMNS = ("key", "value")  # of rows that tell of one thing, and not of several
 Row = tuple[Any, ...]  # a value for each column
@@ -68,7 +69,7 @@ def format_rows(reply: Reply, as_json: bool, width: int | None = None) -> Iterat
 def format_row(columns: Sequence[str], row: Sequence[Any], as_json: bool) -> str:
     """One row: tab-separated columns, or an object whose keys are the column names."""
     if not as_json:
-        return "\t".join([_column(value) for value in row if type(value) is not JsonOnly])
+        return "\t".join(_texts([value for value in row if type(value) is not JsonOnly]))
     return to_json(dict(zip(_keys_of(tuple(columns)), map(_json_value, row), strict=False)))
 
 
@@ -83,7 +84,7 @@ def _table(reply: Reply, width: int) -> Iterator[str | None]:
         if row is None:
             yield None
             continue
-        block.append([_column(value) for value in row])
+        block.append(_texts(row))
         size += sum(map(len, block[-1]))
         if len(block) > BLOCK_ROWS or size > BLOCK_CHARS:
             yield from _lines(block, widths, width)
@@ -153,6 +154,14 @@ def format_refusal(refusal: Refusal, as_json: bool) -> str:
 def _one_line(message: str) -> str:
     # Parts quoted from input are escaped already; a second pass would double their backslashes.
     return message if message.isprintable() else escape(message)
+
+
+def _texts(row: Sequence[Any]) -> list[str]:
+    """The columns; what stands first may be a name, and that be called as the status line begins."""
+    texts = [_column(value) for value in row]
+    if texts and texts[0] in STATUS_WORDS:
+        texts[0] = f"\\x{ord(texts[0][0]):02x}{texts[0][1:]}"
+    return texts
 
 
 def _column(value: Any) -> str:

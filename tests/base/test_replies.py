@@ -22,6 +22,7 @@ from cronflowd.base.replies import (
     format_rows,
     format_status,
 )
+from cronflowd.base.text import unescape
 
 AT = datetime(2026, 11, 21, 10, 5, tzinfo=UTC)
 
@@ -100,6 +101,16 @@ def test_whatever_a_value_holds_its_line_stays_one_line(text: str, as_json: bool
     if as_json:
         assert json.loads(line) == {"command": text or None}
         assert json.loads(refusal)["message"] == text
+
+
+@pytest.mark.parametrize("word", ["OK", "ERR", "PONG"])
+def test_no_row_begins_as_a_status_line_does(word: str) -> None:
+    """Accounts, secrets and templates may be called so, and whoever reads to the status line stops there."""
+    first = f"\\x{ord(word[0]):02x}{word[1:]}"
+    assert format_row(("name", "x"), (word, word), as_json=False) == f"{first}\t{word}"
+    assert unescape(first) == word
+    assert "".join(filter(None, table((word, word, "a")))).split()[4:] == [first, word, "a"]
+    assert json.loads(format_row(("name",), (word,), as_json=True)) == {"name": word}
 
 
 # --- tables for people --------------------------------------------------------------------------
