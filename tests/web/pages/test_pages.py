@@ -442,3 +442,20 @@ async def test_whoever_is_signed_in_no_longer_is_told_so(tmp_path: Path) -> None
         door = (await browser.get(seen.headers["location"])).text
         assert "Your session has ended" in door and "not done" not in door
         assert "Your session" not in (await Browser(browser.app, headers=dict(HTML)).get("/login")).text
+
+
+async def test_a_time_that_is_none_is_told_where_a_pause_was_typed(tmp_path: Path) -> None:
+    """The reason that was written is not lost for it."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a tags=db @daily x")
+        form = {"until": "soon", "why": "the disk is full", "next": "/jobs/a"}
+        for chosen in ({"what": "a"}, {"tag": "db"}, {}):
+            answer = await _send(browser, "/pause", **form, **chosen)
+            assert answer.status == 422
+            assert 'value="soon" aria-invalid="true" aria-describedby="wrong-until"' in answer.text
+            assert 'value="the disk is full"' in answer.text and 'href="/jobs/a">Leave' in answer.text
+            for name in ("what", "tag"):
+                assert f'name="{name}" value="{chosen.get(name, "")}"' in answer.text
+        answer = await _send(browser, "/pause", **(form | {"what": "a", "until": "2h"}))
+        assert (answer.status, answer.headers["location"]) == (303, "/jobs/a?done=paused")
+        assert (await _send(browser, "/pause", **(form | {"what": "b"}))).status in (404, 422)
