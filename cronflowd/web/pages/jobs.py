@@ -87,7 +87,7 @@ async def details(visit: Visit, ref: str, why: str) -> dict[str, Any]:
         f"NEXT {ref} n=5",
         f"RUNS {ref} limit={LAST_RUNS}",
         f"STATS {ref}",
-        f"STATS {ref} by=day last={WEEKS * 7}d",
+        f"STATS {ref} by=day {visit.options(tz=visit.frame['zone_name'])} last={WEEKS * 7}d",
         why,
         f"HISTORY {ref} limit=4",
         f"DEPS {ref}",

@@ -459,3 +459,15 @@ async def test_a_time_that_is_none_is_told_where_a_pause_was_typed(tmp_path: Pat
         answer = await _send(browser, "/pause", **(form | {"what": "a", "until": "2h"}))
         assert (answer.status, answer.headers["location"]) == (303, "/jobs/a?done=paused")
         assert (await _send(browser, "/pause", **(form | {"what": "b"}))).status in (404, 422)
+
+
+async def test_a_day_of_a_job_is_one_of_the_daemons_zone(tmp_path: Path) -> None:
+    """What ran at two in the morning of Kiritimati stood under the day before, and its link led beside it."""
+    async with _house(tmp_path) as (browser, daemon):
+        daemon.world.core.state.default_tz = "Pacific/Kiritimati"
+        await daemon.say("ADD name=a @daily x")
+        await daemon.say("RUN a")
+        await daemon.world.play("w", None, "HELLO name=w1 slots=4")
+        await daemon.world.play("w", None, "DONE 1 1 0")
+        page = (await browser.get("/jobs/a")).text
+        assert "since=2030-01-01T10:00:00Z&amp;until=2030-01-02T09:59:59.999Z" in page
