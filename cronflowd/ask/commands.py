@@ -271,7 +271,7 @@ _ROWS = (
         "what ran, newest first", "runs",
     ),
     Verb(
-        p.stats, "STATS [REF] [by=day|hour] [last=TIME] [since=TIME] [until=TIME]",
+        p.stats, "STATS [REF] [by=day|hour] [tz=ZONE] [last=TIME] [since=TIME] [until=TIME]",
         "how often, how well, how long, how late", "stats",
     ),
     Verb(p.failed, "FAILED [last=TIME] [since=TIME]", "tasks whose last fire did not end well", "failed"),

@@ -435,9 +435,10 @@ def prove(text: str, context: Context) -> q.ProveLedger:
 
 
 def stats(text: str, context: Context) -> q.ShowStats:
-    words, options = g.split_words(text, "by", *g.BOUNDS)
+    words, options = g.split_words(text, "by", "tz", *g.BOUNDS)
     by = g.choice(options, "by", ("day", "hour"))
-    return q.ShowStats(g.one_or_all(words), by, *g.bounds(options, context))
+    tz = g.zone(options, context) if "tz" in options else "UTC"
+    return q.ShowStats(g.one_or_all(words), by, tz, *g.bounds(options, context))
 
 
 def failed(text: str, context: Context) -> q.ListFailed:

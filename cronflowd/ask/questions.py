@@ -132,6 +132,7 @@ class ProveLedger(Question):
 class ShowStats(Question):
     ref: str | None
     by: str  # `day`, `hour`, or empty: all in one row
+    tz: str  # whose days and hours
     since_at: datetime | None  # of the due moment
     until_at: datetime | None
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time, timedelta
 from math import ceil
 from typing import Any
 
 from attrs import Factory, define
 
 from ..engine.ledger import DISPOSITIONS
+from ..schedules.zones import Zone
 from ..tasks.task import Outcome
 
 COLUMNS = (
@@ -45,11 +46,12 @@ def success_of(fires: Mapping[str, int]) -> float | None:
 
 
 class Stats:
-    """Counts by period (`day`, `hour`, or empty: all in one), UTC, of the due moment."""
+    """Counts by period (`day`, `hour`, or empty: all in one), as the zone has them, of the due moment."""
 
-    def __init__(self, by: str, going_on: Collection[int]) -> None:
+    def __init__(self, by: str, going_on: Collection[int], zone: Zone) -> None:
         self.since_at: datetime | None = None  # the oldest due moment seen
         self._by = by
+        self._zone = zone
         self._going_on = going_on  # runs that have not ended; their attempts do not count yet
         self._later: set[int] = set()  # runs of which a later attempt was seen
         self._periods: dict[datetime, Period] = {} if by else {_ALL: Period()}
@@ -73,8 +75,11 @@ class Stats:
     def _period(self, at: datetime) -> datetime:
         if not self._by:
             return _ALL
-        hour = at.replace(minute=0, second=0, microsecond=0)
-        return hour if self._by == "hour" else hour.replace(hour=0)
+        if self._by == "day":
+            return datetime.combine(self._zone.day(at), time(), UTC)
+        # An hour of a zone begins where its clock shows none of its minutes.
+        local = at.astimezone(self._zone.info)
+        return at - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
 
     def rows(self) -> Iterable[tuple[Any, ...]]:
         """Oldest first."""

@@ -34,6 +34,7 @@ from ..journal import gaps, history
 from ..journal.index import Index, key
 from ..net.clients import Session
 from ..schedules.english import parse_moment
+from ..schedules.zones import load_zone
 from ..tasks.options import KEEP
 from ..tasks.reasons import in_words, worded
 from ..tasks.task import ENDED, Outcome
@@ -242,7 +243,7 @@ class Hindsight:
         """STATS: from the rows of RUNS, in memory and in the journal, read and counted in a thread."""
         state = self._core.state
         rows = q.ListRuns(question.ref, since_at=question.since_at, until_at=question.until_at)
-        found = stats.Stats(question.by, frozenset(state.runs))
+        found = stats.Stats(question.by, frozenset(state.runs), load_zone(question.tz))
         await self._past(rows).each(views.wanted_outcomes(rows, state, self._core.now()), found.see)
         periods = list(found.rows())
         since = format_time(found.since_at) if found.since_at else "-"

@@ -69,6 +69,7 @@ class Worker(Struct, rename="camel"):
     since: str | None
     last_seen_at: str | None
     address: str | None
+    version: str | None
 
 
 def of_row(kind: type[S], row: Row, **named: str) -> S:
@@ -129,5 +130,5 @@ def to_worker(row: Row) -> Worker:
     can = (row["can"] or "").split(",")
     return Worker(
         row["name"], row["state"], row["slots"], row["busy"], labels, can, row["since"], row["last-seen"],
-        row["address"],
+        row["address"], row["version"],
     )  # fmt: skip

@@ -21,6 +21,7 @@ from cronflowd.engine.ledger import DISPOSITIONS, Ledger
 from cronflowd.engine.state import State
 from cronflowd.journal.check import check
 from cronflowd.journal.records import journal_dir
+from cronflowd.schedules.zones import load_zone
 from cronflowd.tasks.task import Outcome, Run
 from tests.lib.engine_driver import START, Driver, snapshot
 from tests.lib.journal_driver import Life, restarted, told
@@ -236,7 +237,7 @@ OUTCOME = Outcome(1, 1, 1, "a", 1, "ok", NOON, NOON + HOUR, NOON + 3 * HOUR, "w"
 
 
 def figures(outcomes: list[Outcome], by: str = "", going_on: frozenset[int] = frozenset()) -> Any:
-    found = Stats(by, going_on)
+    found = Stats(by, going_on, load_zone("UTC"))
     for outcome in reversed(outcomes):  # oldest first is how people write them down
         found.see(outcome)
     return [dict(zip(COLUMNS, row, strict=True)) for row in found.rows()]

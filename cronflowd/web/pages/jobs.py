@@ -12,6 +12,7 @@ from litestar import get, post
 from litestar.params import FromPath
 from litestar.response import Redirect, Stream
 
+from ...base.errors import Refusal
 from ...base.text import format_option
 from ...tasks.kinds import TYPES
 from ..fields import DEFAULTS
@@ -87,7 +88,7 @@ async def details(visit: Visit, ref: str, why: str) -> dict[str, Any]:
         f"NEXT {ref} n=5",
         f"RUNS {ref} limit={LAST_RUNS}",
         f"STATS {ref}",
-        f"STATS {ref} by=day last={WEEKS * 7}d",
+        f"STATS {ref} by=day {visit.options(tz=visit.frame['zone_name'])} last={WEEKS * 7}d",
         why,
         f"HISTORY {ref} limit=4",
         f"DEPS {ref}",
@@ -137,8 +138,7 @@ async def ask_pause(visit: Visitor, ref: FromPath[str]) -> Page:
         "pause.html",
         f'PAUSE {ref} until=2h why="…"',
         title=f"Pause {job['jobName']}",
-        what=str(job["id"]),
-        back=f"/jobs/{ref}",
+        said={"what": str(job["id"]), "next": f"/jobs/{ref}"},
     )
 
 
@@ -273,12 +273,22 @@ async def resume_all(visit: Visitor) -> Redirect:
 
 
 @post("/pause")
-async def pause(visit: Visitor) -> Redirect:
-    """One, a tag, or all: until a time, with a reason."""
+async def pause(visit: Visitor) -> Redirect | Page:
+    """One, a tag, or all: until a time, with a reason. A time that is none is told where it was typed."""
     form = await visit.form()
     what = form.get("what") or "all"
     until = form.get("until") or form.get("for", "")
     words = visit.options(until=until, why=form.get("why", ""))
     chosen = format_option("tag", form["tag"]) if form.get("tag") else what if what == "all" else ref_of(what)
-    await visit.ask(f"PAUSE {chosen} {words}".strip())
-    return visit.go(inner(form.get("next") or "/changes"), "paused")
+    back = inner(form.get("next") or "/changes")
+    try:
+        await visit.ask(f"PAUSE {chosen} {words}".strip())
+    except Refusal as error:
+        if error.option != "until":
+            raise
+        await visit.look()
+        line = f'PAUSE {chosen} until=2h why="…"'
+        return visit.page(
+            "pause.html", line, error=error, title=f"Pause {chosen}", said=form | {"next": back}
+        )
+    return visit.go(back, "paused")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from .terminal import lines_of
 HERE = Path(__file__).parent
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 A_YEAR = "public, max-age=31536000, immutable"
+DAY, MOMENT = timedelta(days=1), timedelta(milliseconds=1)
 
 
 def _finalize(value: Any) -> Any:
@@ -56,6 +57,16 @@ def _moment(context: Context, row: dict[str, Any]) -> Markup:
     return Markup('<time datetime="{}">{}{}</time>').format(row["local_time_with_offset"], shown, offset)
 
 
+@pass_context
+def _span(context: Context, day: date) -> Markup:
+    """A day where the daemon is, as an address says it: since when, and until when."""
+    ends = (datetime(each.year, each.month, each.day, tzinfo=context["zone"]) for each in (day, day + DAY))
+    since, until = (at.astimezone(UTC).replace(tzinfo=None) for at in ends)
+    return Markup("since={}Z&amp;until={}Z").format(
+        since.isoformat(), (until - MOMENT).isoformat(timespec="milliseconds")
+    )
+
+
 @lru_cache(maxsize=1)
 def environment() -> Environment:
     """The templates, parsed once."""
@@ -72,6 +83,7 @@ def environment() -> Environment:
         "when": _when,
         "duration": wording.duration,
         "moment": _moment,
+        "span": _span,
         "took": wording.took,
         "later": Markup,
         "local": wording.local,

@@ -126,6 +126,8 @@ def _were(verb: str, number: int) -> str:
 def cause(row: Row) -> str:
     """Why it ended so, in a line: what the daemon knows, and the exit status where it says more."""
     why, code = row.get("why"), row.get("exit")
+    if row.get("state") == "cancelled" and not why:
+        return ""  # somebody wanted it so
     if why and code not in (None, 0) and not str(why).startswith("killed by"):
         return f"{why} (exit {code})"
     return str(why) if why else f"exit {code}, and it wrote no reason" if code else ""

@@ -442,3 +442,32 @@ async def test_whoever_is_signed_in_no_longer_is_told_so(tmp_path: Path) -> None
         door = (await browser.get(seen.headers["location"])).text
         assert "Your session has ended" in door and "not done" not in door
         assert "Your session" not in (await Browser(browser.app, headers=dict(HTML)).get("/login")).text
+
+
+async def test_a_time_that_is_none_is_told_where_a_pause_was_typed(tmp_path: Path) -> None:
+    """The reason that was written is not lost for it."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a tags=db @daily x")
+        form = {"until": "soon", "why": "the disk is full", "next": "/jobs/a"}
+        for chosen in ({"what": "a"}, {"tag": "db"}, {}):
+            answer = await _send(browser, "/pause", **form, **chosen)
+            assert answer.status == 422
+            assert 'value="soon" aria-invalid="true" aria-describedby="wrong-until"' in answer.text
+            assert 'value="the disk is full"' in answer.text and 'href="/jobs/a">Leave' in answer.text
+            for name in ("what", "tag"):
+                assert f'name="{name}" value="{chosen.get(name, "")}"' in answer.text
+        answer = await _send(browser, "/pause", **(form | {"what": "a", "until": "2h"}))
+        assert (answer.status, answer.headers["location"]) == (303, "/jobs/a?done=paused")
+        assert (await _send(browser, "/pause", **(form | {"what": "b"}))).status in (404, 422)
+
+
+async def test_a_day_of_a_job_is_one_of_the_daemons_zone(tmp_path: Path) -> None:
+    """What ran at two in the morning of Kiritimati stood under the day before, and its link led beside it."""
+    async with _house(tmp_path) as (browser, daemon):
+        daemon.world.core.state.default_tz = "Pacific/Kiritimati"
+        await daemon.say("ADD name=a @daily x")
+        await daemon.say("RUN a")
+        await daemon.world.play("w", None, "HELLO name=w1 slots=4")
+        await daemon.world.play("w", None, "DONE 1 1 0")
+        page = (await browser.get("/jobs/a")).text
+        assert "since=2030-01-01T10:00:00Z&amp;until=2030-01-02T09:59:59.999Z" in page

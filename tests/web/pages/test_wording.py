@@ -113,6 +113,7 @@ def test_the_cause_is_what_is_known_and_the_exit_where_that_says_more() -> None:
     )
     assert wording.cause(_row("failed", exit=3)) == "exit 3, and it wrote no reason"
     assert wording.cause(_row("ok", exit=0)) == ""
+    assert wording.cause(_row("cancelled", exit=143)) == ""
 
 
 def test_what_cannot_be_seen_is_written_out() -> None:
