@@ -352,8 +352,8 @@ class Hindsight:
         elif active is None or active.has_output:
             await self._core.settled(upto)  # files hold what is committed
             found = await trio.to_thread.run_sync(history.output, self._data, run, upto, self.index, lacking)
-        if not (found or lacking or active or run in self._core.state.outcomes):
-            found = await trio.to_thread.run_sync(gaps.remarks, self._data, run, self.index)
+        if not (lacking or active or run in self._core.state.outcomes):
+            found = found + await trio.to_thread.run_sync(gaps.remarks, self._data, run, self.index)
         return [*_tail(found, asked), *history.remarks(lacking, self.node)]
 
     async def _follow(self, asked: q.ShowLog, run: int, session: Session) -> Reply:

@@ -319,11 +319,22 @@ def _remove_gone(directory: Path, sieve: Sieve) -> None:
 
 
 def plan(directory: Path, sieve: Sieve, upto: int) -> list[tuple[Piece, bool]]:
-    """The files that history is to be made of, newest first, and whether each has to be written."""
+    """The files that history is to be made of, newest first, and whether each has to be written.
+
+    What is older than a gap stays as it is: runs that began there may have their ends in what is missing.
+    """
     found = [source for source in sources(directory) if source.first <= upto]
+    known_from = upto + 1  # and from there on no record is missing
+    for source in reversed(found):
+        if source.last + 1 < known_from:
+            break
+        known_from = min(known_from, source.first)
     limit = min(MAX_PIECE_BYTES, sieve.history_bytes // PIECES)
     stale_before = _format(sieve.now - SIFT_AGAIN_AFTER)
-    stale = any(source.is_history and _sifted_at(source) < stale_before for source in found)
+    stale = any(
+        source.is_history and source.first >= known_from and _sifted_at(source) < stale_before
+        for source in found
+    )
     pieces: list[tuple[Piece, bool]] = []
     merging = True
     for source in reversed(found):
@@ -337,7 +348,8 @@ def plan(directory: Path, sieve: Sieve, upto: int) -> list[tuple[Piece, bool]]:
             newest.size += size
         else:
             merging = merging and not source.is_history
-            pieces.append((Piece([source], size, min(source.last, upto)), not source.is_history or stale))
+            changes = not source.is_history or (stale and source.first >= known_from)
+            pieces.append((Piece([source], size, min(source.last, upto)), changes))
     return pieces
 
 

@@ -290,6 +290,33 @@ async def test_who_was_far_behind_keeps_what_it_had_and_fetches_what_is_between(
     life.close()
 
 
+async def test_what_is_older_than_a_gap_waits_for_what_stands_there(life: Life, tmp_path: Path) -> None:
+    """A run that began before it has its end there: its output, and its first attempts, were dropped."""
+    compact(life)
+    run = life.start(1)
+    life.write(run, "of a run whose end was missed")
+    write_apart(life, run)
+    life.commit()
+    shutil.copytree(tmp_path / "a" / "journal", tmp_path / "b" / "journal")
+    _, journal = restarted(tmp_path / "b")
+    last = journal.last
+    journal.close()
+    life.end(run)
+    live(life, 30)
+    compact(life)
+    lacks, here = Lacks(tmp_path / "b"), journal_dir(tmp_path / "b")
+    async with a_leader(tmp_path / "a") as leader:
+        await join(life, leader, tmp_path / "b", last)
+        assert gaps.gaps(here)[0][0] == last + 1
+        compaction.compact(here, 10**9)
+        await fetch_past(lacks, leader, lambda: not gaps.gaps(here))
+    compaction.compact(here, 10**9)
+    for data in tmp_path / "a", tmp_path / "b":
+        (first, apart_line) = history.output(data, run)[:2]
+        assert (first[1], len(apart_line[1])) == ("of a run whose end was missed", 999)
+    life.close()
+
+
 async def test_a_gap_is_still_known_where_a_second_join_was_killed(
     life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

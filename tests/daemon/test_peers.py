@@ -412,3 +412,5 @@ def test_log_says_where_the_past_is_not_all_here(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(history, "outcomes", lambda *_: iter(()))
     told = "0 what it wrote may be elsewhere: this node lacks the history up to record 500"
     assert trio.run(_log, tmp_path / "b", "LOG 1") == [[told]]
+    monkeypatch.setattr(history, "output", lambda *_: [(1, "the beginning")])
+    assert trio.run(_log, tmp_path / "c", "LOG 1") == [["1 the beginning", told]], "its end is not here"
