@@ -396,6 +396,7 @@ class Admission:
         return Refusal("denied", why)
 
     def refused(self, address: str, counted_as: str, verb: str, ref: str, why: str, who: str) -> None:
+        """Has AUDIT tell that somebody was refused; of a flood, only how much of it there was."""
         stranger = self._strangers.at(counted_as)
         if self._strangers.may_be_noted(stranger):
             untold = stranger.take_untold()
@@ -519,6 +520,7 @@ class Admission:
         return self.change(msgspec.structs.replace(asked, digest=digest_of(word), shown=word), session)
 
     def revoke_token(self, order: o.RevokeToken, session: Session) -> Reply:
+        """Ends whatever it has let in."""
         token = self.core.state.access.tokens.get(order.token)
         reply = self.change(
             order, session, lambda each: token is not None and each.known.digest == token.digest
