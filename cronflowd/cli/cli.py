@@ -143,6 +143,27 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
     for each in (top, serve, worker, web):
         each.add_argument("--version", action="version", version=f"cronflowd {__version__}")
     _add_upkeep(add)
+    clients = _add_clients(add)
+    completion = add("completion", _complete, help="what a shell reads to complete these commands")
+    completion.add_argument("shell", choices=tuple(SHELLS))
+    if with_verbs:
+        from . import verbs
+
+        for name, verb, usage, summary in verbs.commands(commands.choices):
+            asked = add(name, _ask, help=summary, usage=f"%(prog)s [option …]{usage}")
+            asked.set_defaults(verb=verb)
+            asked.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+            clients.append(asked)
+    programs = (serve, Settings), (worker, WorkerSettings), (web, WebSettings)
+    for flags, kind in (*programs, *((each, ClientSettings) for each in clients)):
+        for row in config.table(kind):
+            if kind is not ClientSettings or not row.field.startswith("log_"):  # a client says all on stderr
+                _add_flag(flags, row)
+    return top
+
+
+def _add_clients(add: Callable[..., argparse.ArgumentParser]) -> list[argparse.ArgumentParser]:
+    """What speaks to a daemon in its own way, and not as any verb does."""
     take = add("import", _import, help="take over a crontab")
     take.add_argument("file", metavar="FILE", help="a crontab; - is standard input")
     take.add_argument(
@@ -160,22 +181,7 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
     )
     for key in _RUN_KEYS:
         run.add_argument(f"--{key}", metavar=key.upper(), help=f"the same as {key}={key.upper()}")
-    completion = add("completion", _complete, help="what a shell reads to complete these commands")
-    completion.add_argument("shell", choices=tuple(SHELLS))
-    clients = [(each, ClientSettings) for each in (take, export, run)]
-    if with_verbs:
-        from . import verbs
-
-        for name, verb, usage, summary in verbs.commands(commands.choices):
-            asked = add(name, _ask, help=summary, usage=f"%(prog)s [option …]{usage}")
-            asked.set_defaults(verb=verb)
-            asked.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-            clients.append((asked, ClientSettings))
-    for flags, kind in (serve, Settings), (worker, WorkerSettings), (web, WebSettings), *clients:
-        for row in config.table(kind):
-            if kind is not ClientSettings or not row.field.startswith("log_"):  # a client says all on stderr
-                _add_flag(flags, row)
-    return top
+    return [take, export, run]
 
 
 def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:

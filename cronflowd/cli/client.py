@@ -202,6 +202,7 @@ def _sealed(found: socket.socket, settings: ClientSettings) -> socket.socket:
 
 
 def refuse(status: Row) -> NoReturn:
+    """Raises Fatal for a reply that is ERR, with the exit status that its code has."""
     code = status["code"]
     exits = {"denied": Exit.REFUSED, "auth-required": Exit.REFUSED, "internal": Exit.BUG}
     exits |= dict.fromkeys(
@@ -443,6 +444,7 @@ class _Watch:
             self._connection.close()
 
     def wait(self) -> int:
+        """The exit status of the job, as soon as it has one. Raises Lost, and _Interrupted."""
         self._connection = Connection(self._settings)
         try:
             _, status = self._connection.ask(self._order)

@@ -186,7 +186,7 @@ class Admission:
             if known is None:
                 self._strangers.failed(stranger, name)
                 refusal = self._wrong(session, stranger, name)
-                await trio.sleep_until(stranger.free_at)
+                await trio.sleep_until(stranger.free_s)
                 raise refusal
             stranger.failures = 0
             return self._let_in(known, session)
@@ -228,8 +228,8 @@ class Admission:
     def too_fast(self, session: Session) -> Refusal | None:
         """Before anybody is known: why this line is one too many, if it is; then its connection ends."""
         stranger, now = self._strangers.at(counted_as(session)), trio.current_time()
-        if now - stranger.lines_from > 1:
-            stranger.lines, stranger.lines_from = 0, now
+        if now - stranger.lines_from_s > 1:
+            stranger.lines, stranger.lines_from_s = 0, now
         stranger.lines += 1
         if stranger.lines <= (most := self.core.settings.max_locked_lines):
             return None
@@ -297,7 +297,7 @@ class Admission:
 
     def penalty_s(self, address: str) -> float:
         """How long an address waits to be told that a worker is refused, which does not wait for ever."""
-        wait_s = self._strangers.at(origin(address)).free_at - trio.current_time()
+        wait_s = self._strangers.at(origin(address)).free_s - trio.current_time()
         return min(WORKER_WAITS_S, max(0.0, wait_s))
 
     # --- rights ---
@@ -396,6 +396,7 @@ class Admission:
         return Refusal("denied", why)
 
     def refused(self, address: str, counted_as: str, verb: str, ref: str, why: str, who: str) -> None:
+        """Has AUDIT tell that somebody was refused; of a flood, only how much of it there was."""
         stranger = self._strangers.at(counted_as)
         if self._strangers.may_be_noted(stranger):
             untold = stranger.take_untold()
@@ -519,6 +520,7 @@ class Admission:
         return self.change(msgspec.structs.replace(asked, digest=digest_of(word), shown=word), session)
 
     def revoke_token(self, order: o.RevokeToken, session: Session) -> Reply:
+        """Ends whatever it has let in."""
         token = self.core.state.access.tokens.get(order.token)
         reply = self.change(
             order, session, lambda each: token is not None and each.known.digest == token.digest

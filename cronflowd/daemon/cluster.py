@@ -128,7 +128,7 @@ class Node:
         self._lease_s = settings.leader_lease_s
         self._bell = trio.Event()
         self._told: tuple[Any, ...] = ()  # what stands in etcd of us,
-        self._told_at = 0  # since this revision of it
+        self._told_revision = 0  # since this revision of it
         self._heard: str | None = None  # the last question of a leader that would have us lead
         self.clock_s: float | None = None  # how far ours is ahead of the leader's
         self._since = format_time(wall_now())
@@ -568,7 +568,7 @@ class Node:
         self._told = ()
         about = self._told_of(0)
         told = shared.transact([created_at(key, 0)], [put(key, orjson.dumps(about), lease.id)])
-        self._told_at = told.revision
+        self._told_revision = told.revision
         if not told.done:
             raise Unreachable(f"the name {self.name} was taken this moment")
         roster.remember(shared, about)
@@ -586,7 +586,7 @@ class Node:
         if self._told != told:
             about = self._told_of(seq) | more
             key, shared = self.shared.node_key(self.name), self.shared
-            self._told_at = shared.replace(key, orjson.dumps(about), self.lease.id, self._told_at)
+            self._told_revision = shared.replace(key, orjson.dumps(about), self.lease.id, self._told_revision)
             self._told = told
 
     def _told_of(self, seq: int) -> dict[str, Any]:

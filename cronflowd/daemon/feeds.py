@@ -61,6 +61,7 @@ class Entry:
     json: bytes | None = None
 
     def row(self, as_json: bool) -> bytes:
+        """The row of it, worded once for all who watch."""
         if (row := self.json if as_json else self.text) is None:
             assert self.event
             at = float(f"{self.seq}.{self.part}") if self.part else self.seq

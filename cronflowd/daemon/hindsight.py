@@ -297,6 +297,7 @@ class Hindsight:
         return [in_words(line[1]) for line in lines if line[0] == 0]
 
     def log(self, question: q.ShowLog, session: Session) -> Answer:
+        """LOG: of a run, or of a task's newest one. Raises Refusal."""
         state = self._core.state
         if question.ref:
             return self._log_of(question, session)

@@ -25,25 +25,25 @@ NOTED, NOTED_OF_ALL = 60, 600  # refusals a minute that are journaled: of one ad
 
 @define(eq=False)
 class Stranger:
-    """An address, or a name that was said."""
+    """An address, or a name that was said. Its moments are on trio's clock."""
 
     failures: int = 0
-    failed_at: float = 0.0
-    free_at: float = 0.0  # when its next word may be compared
+    failed_s: float = 0.0
+    free_s: float = 0.0  # when its next word may be compared
     turn: trio.Lock = Factory(trio.Lock)  # its words are compared one after the other
     waiting: int = 0
     lines: int = 0  # before it was known, in the second
-    lines_from: float = 0.0  # that began then
+    lines_from_s: float = 0.0  # that began then
     noted: int = 0  # in the minute
-    noted_from: float = 0.0  # that began then
+    noted_from_s: float = 0.0  # that began then
     untold: int = 0  # refusals that were not journaled
     shown: str = ""  # of the token that was shown there last through a gateway
-    shown_at: float = -inf
+    shown_s: float = -inf
 
     def fail(self, now: float) -> float:
         """One more wrong word; how long it has to wait for it."""
-        self.failures = 1 if now - self.failed_at > FORGIVEN_S else self.failures + 1
-        self.failed_at = now
+        self.failures = 1 if now - self.failed_s > FORGIVEN_S else self.failures + 1
+        self.failed_s = now
         return float(min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(self.failures - 1, 10)))
 
     def take_untold(self) -> int:
@@ -72,7 +72,7 @@ class Strangers:
         finally:
             stranger.waiting -= 1
         try:
-            await trio.sleep_until(stranger.free_at)
+            await trio.sleep_until(stranger.free_s)
         except BaseException:
             stranger.turn.release()
             raise
@@ -83,22 +83,22 @@ class Strangers:
         wait_s = stranger.fail(now)
         if name is not None:
             wait_s = max(wait_s, _find(self.names, name[:64]).fail(now))
-        stranger.free_at = max(now, stranger.free_at) + wait_s
+        stranger.free_s = max(now, stranger.free_s) + wait_s
 
     def is_news(self, address: str, digest: str) -> bool:
         """Whether AUDIT tells of a token that a gateway shows with each request: once a minute."""
         found, now = self.at(address), trio.current_time()
-        if found.shown == digest and now - found.shown_at < 60:
+        if found.shown == digest and now - found.shown_s < 60:
             return False
-        found.shown, found.shown_at = digest, now
+        found.shown, found.shown_s = digest, now
         return True
 
     def may_be_noted(self, stranger: Stranger) -> bool:
         """Whether one more refusal is journaled: a flood must not fill the disk."""
         now = trio.current_time()
         for each in (stranger, self._all):
-            if now - each.noted_from > 60:
-                each.noted, each.noted_from = 0, now
+            if now - each.noted_from_s > 60:
+                each.noted, each.noted_from_s = 0, now
         if stranger.noted >= NOTED or self._all.noted >= NOTED_OF_ALL:
             return False
         stranger.noted += 1

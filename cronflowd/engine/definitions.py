@@ -437,6 +437,7 @@ def _numbered(
 
 
 def reload(state: State, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fact]:
+    """What makes a task that is there as a file says it; nothing where it is so already."""
     if spec.record == task.spec.record:
         return []
     due_at, facts = task.due_at, list[f.Fact]()

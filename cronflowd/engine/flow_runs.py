@@ -157,6 +157,7 @@ class Flows:
         self._judge_all(flow)
 
     def has_ended(self, fact: f.FlowEnded, at: datetime) -> None:
+        """What has ended is still known, until newer ones need its place."""
         flow = self.active.pop(fact.flow)
         flow.state, flow.ended_at = fact.state, at
         for task_id in flow.members:
@@ -237,6 +238,7 @@ class Flows:
             yield f.FlowCarried(started, flow.begun_at, rows, flow.stopped_by, state, flow.ended_at)
 
     def carried(self, fact: f.FlowCarried) -> None:
+        """The opposite of `carry`."""
         flow = _made(fact.started, fact.begun_at)
         flow.members = {
             key: Member(state, run, 0, bad, heard) if state != "waiting" else _WAITING

@@ -1,10 +1,11 @@
-"""The keys of a daemon: one that secrets are kept under, and what it makes of them; one that orders are
-signed with (--sign-orders), and the public one that workers know it by.
+"""The keys of a daemon: what its secrets are sealed under, and what its orders are signed with.
 
-AES-256-GCM by `cryptography`. What a value is sealed for, the secret's name, is bound to it: a
+Secrets: AES-256-GCM by `cryptography`. What a value is sealed for, the secret's name, is bound to it: a
 sealed value that is put in another's place opens nothing. The key is a file of its own, so that
-whoever has the journal alone, or a backup, has no secret. Orders are signed by Ed25519; the public key is
-shown by `cronflowd key`, and a worker gets it as a file (--order-key).
+whoever has the journal alone, or a backup, has no secret.
+
+Orders (--sign-orders): Ed25519. The public key is shown by `cronflowd key`, and a worker gets it as a
+file (--order-key).
 """
 
 from __future__ import annotations

@@ -168,6 +168,7 @@ class Survey:
     deeds: list[tuple[int, str, int]] = Factory(list)  # who did what: seq, when, bytes
 
     def add(self, line: bytes) -> None:
+        """One more record, as it stands in the file."""
         match = _KEPT_KIND.match(line)
         if not match:
             if deed := cut_to_deed(line):

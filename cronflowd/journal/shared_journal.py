@@ -66,6 +66,7 @@ class SharedJournal(FileJournal):
         self._epoch, self.form = epoch, form
 
     def append(self, facts: Sequence[Fact], at: datetime) -> int:
+        """As on a disk alone; of long output a part may stand beside the journal. Raises Refusal."""
         if not self._epoch:  # a record of this node's own would be another history
             raise Refusal("not-leader", "none (this node does not lead); nothing was changed")
         if self.etcd_is_full and not all(fact.is_urgent() for fact in facts):

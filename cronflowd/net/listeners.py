@@ -361,7 +361,7 @@ class Door:
     open: Counter[str] = Factory(Counter)  # by kind; and of other machines, by address
     turned_away: int = 0  # ever
     _farewells: int = 0
-    _told_at: float = -inf  # when the log last heard that we are full
+    _told_s: float = -inf  # when the log last heard that we are full
     _spare: int = -1
     _accepting: trio.CancelScope = Factory(trio.CancelScope)
 
@@ -502,8 +502,8 @@ class Door:
     def _tell_full(self, why: str) -> None:
         """One line a minute, not one for each that is turned away."""
         now = trio.current_time()
-        if now - self._told_at >= TELL_EVERY_S:
-            self._told_at = now
+        if now - self._told_s >= TELL_EVERY_S:
+            self._told_s = now
             log.warning("connections are turned away: %s", why)
 
 

@@ -27,8 +27,8 @@ QUIET_S = 2 * MAX_WAIT_S  # when nobody else has tried for so long it is contest
 class Contest:
     """A name that has changed hands."""
 
-    taken_at: float  # the last time; on trio's clock
-    tried_at: float
+    taken_s: float  # the last time; on trio's clock
+    tried_s: float
     times: int = 1
 
 
@@ -41,7 +41,7 @@ class Rivals:
     def is_contested(self, name: str) -> bool:
         """Whether two workers of that name are alive, as far as can be told."""
         found = self._found.get(name)
-        return bool(found and found.times > 1 and trio.current_time() < found.tried_at + QUIET_S)
+        return bool(found and found.times > 1 and trio.current_time() < found.tried_s + QUIET_S)
 
     def contested(self) -> list[str]:
         """The names of which that is so, in the order in which it began."""
@@ -50,16 +50,16 @@ class Rivals:
     def change_hands(self, name: str, older: str, newer: str, longest_s: float) -> None:
         """Another worker comes under the name; raises Refusal if it has to wait first."""
         now, found = trio.current_time(), self._found.get(name)
-        if found is None or (not self.is_contested(name) and now > found.taken_at + SOON_S):
-            self._found = {each: it for each, it in self._found.items() if now < it.tried_at + QUIET_S}
+        if found is None or (not self.is_contested(name) and now > found.taken_s + SOON_S):
+            self._found = {each: it for each, it in self._found.items() if now < it.tried_s + QUIET_S}
             self._found[name] = Contest(now, now)
             return
-        found.tried_at = now
+        found.tried_s = now
         # The exponent is bounded because 2.0 ** 2000 raises where the longest wait would do.
         wait_s = min(2.0 ** min(found.times - 2, 64), MAX_WAIT_S, longest_s)
-        if found.times > 1 and now < found.taken_at + wait_s:
+        if found.times > 1 and now < found.taken_s + wait_s:
             raise Refusal(
                 "busy", f'another worker named "{name}" is connected, from {older}; give one another name'
             )
-        found.taken_at, found.times = now, found.times + 1
+        found.taken_s, found.times = now, found.times + 1
         log.warning("two workers are named %s, and throw each other off: %s and %s", name, older, newer)

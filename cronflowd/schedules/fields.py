@@ -368,6 +368,7 @@ def _times_of_day(minutes: int, hours: int, seconds: int) -> tuple[int, int, int
 
 @lru_cache(maxsize=16_384)
 def parse_days(dom: str, month: str, dow: str) -> Days:
+    """The three fields that say which days. Raises Refusal."""
     dom_items, last, near = _take_dom_words(dom, dow)
     dow_items, nth, last_dow = _take_dow_words(dow, dom)
     days = Days(

@@ -249,6 +249,7 @@ def is_time(word: str) -> bool:
 
 
 def take_time(reader: Reader) -> Time:
+    """`18:30`, `3 PM`, `noon`. Raises Refusal, as all that take words do."""
     word = reader.take()
     if word in ("noon", "midnight"):
         return Time(43_200 if word == "noon" else 0, word, "")

@@ -188,6 +188,7 @@ _known: dict[str, Zone] = {}  # as it was read last
 
 @lru_cache(maxsize=1024)
 def load_zone(name: str) -> Zone:
+    """The zone of this name; the same object until zone data are read again. Raises Refusal."""
     try:
         if len(name) > MAX_ZONE:  # before it is looked for: each of its slashes goes one call deeper
             raise ValueError(name)

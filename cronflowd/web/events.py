@@ -198,7 +198,7 @@ async def read(
     feed: Feed, asker: Asker, reader: Reader, since: str | None, is_event: bool = True
 ) -> AsyncGenerator[bytes, None]:
     """The text of the answer, as long as the reader keeps up and may look."""
-    check_at = trio.current_time() + BEAT_S
+    check_s = trio.current_time() + BEAT_S
     try:
         yield b"retry: 1000\n\n"
         if since:
@@ -206,14 +206,14 @@ async def read(
                 yield piece
         while not reader.is_cut:
             if not reader.events:
-                await reader.wait(check_at - trio.current_time())
+                await reader.wait(check_s - trio.current_time())
             await _settle_doubt(asker, reader)
             if reader.events:
                 yield _take(reader)
                 await trio.sleep(len(feed.readers) / PIECES_PER_S)
-            if trio.current_time() >= check_at:
+            if trio.current_time() >= check_s:
                 await feed.check(asker)
-                check_at = trio.current_time() + BEAT_S
+                check_s = trio.current_time() + BEAT_S
                 yield BEAT
     except (Refusal, Unreachable) as error:
         log.info("a reader is sent away: %s", error)  # it comes again, and is told then

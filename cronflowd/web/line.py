@@ -124,7 +124,7 @@ class Connection:
     lines: deque[bytes] = field(factory=deque)
     rest: bytes = b""
     taken: int = 0  # bytes of rows
-    idle_since: float = 0.0
+    idle_since_s: float = 0.0
 
     async def send(self, lines: Sequence[bytes]) -> None:
         await self.stream.send_all(b"".join(line + b"\n" for line in lines))
@@ -245,7 +245,7 @@ class Daemon:
         """Closes connections that nobody has used for so long."""
         old = trio.current_time() - older_than_s
         for key, connections in list(self._idle.items()):
-            for connection in [each for each in connections if each.idle_since <= old]:
+            for connection in [each for each in connections if each.idle_since_s <= old]:
                 connections.remove(connection)
                 await trio.aclose_forcefully(connection.stream)
             if not connections:
@@ -280,7 +280,7 @@ class Daemon:
             # It may be amid an answer, or somebody else by now.
             await trio.aclose_forcefully(connection.stream)
             raise
-        connection.idle_since = trio.current_time()
+        connection.idle_since_s = trio.current_time()
         self._idle.setdefault(caller.key, []).append(connection)
 
     async def _take_idle(self, key: bytes) -> Connection | None:

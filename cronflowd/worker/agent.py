@@ -84,11 +84,11 @@ class Link:
     """A connection that was answered OK."""
 
     stream: trio.abc.Stream
-    heard_at: float  # on trio's clock
+    heard_s: float  # on trio's clock
     rtt_s: float  # from the last HELLO or BEAT to its OK
     check: Check | None = None  # what every order has to stand, where the daemon has proved itself
     is_doubtful: bool = False  # an order of the daemon's may not have come as it was sent
-    beaten_at: float = -math.inf
+    beaten_s: float = -math.inf
     scope: trio.CancelScope = field(factory=trio.CancelScope)
     # Here the writer sleeps, and the reader, where it is full.
     work: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
@@ -172,10 +172,10 @@ class Agent:
             elif verb == "KILL":
                 self._kill(rest)
             elif verb == "OK" and self.link and self.link.unanswered:
-                said_at, taken = self.link.unanswered.popleft()
+                said_s, taken = self.link.unanswered.popleft()
                 if self.link.check and rest.startswith("n="):
                     self.link.is_doubtful |= rest != f"n={self.link.check.last}"
-                self.link.rtt_s = max(0.0, self.link.heard_at - said_at)
+                self.link.rtt_s = max(0.0, self.link.heard_s - said_s)
                 self.reports.confirm(taken)
             elif verb == "ERR":
                 log.warning("the daemon says: %s", escape(item))
@@ -373,7 +373,7 @@ class Agent:
         while True:
             if self._is_orphan and not self.jobs:
                 self.leave()
-            tried_at = trio.current_time()
+            tried_s = trio.current_time()
             why = await self._connect_once()
             had_link, self.link = self.link is not None, None
             if had_link:
@@ -386,7 +386,7 @@ class Agent:
             if self.ways.go_on(had_link) and not self.gone.is_set():
                 continue
             # A daemon that takes us and drops us at once is no reason to hurry.
-            if trio.current_time() - tried_at > MAX_DELAY_S or self.ways.are_many:
+            if trio.current_time() - tried_s > MAX_DELAY_S or self.ways.are_many:
                 delay_s = FIRST_DELAY_S
             # All of it is random, so that a thousand workers do not come back as one.
             with trio.CancelScope() as self._pause:
@@ -408,11 +408,11 @@ class Agent:
                 stream = await dial(self.settings, self.ways.at)
             async with stream:
                 reader = LineReader(MAX_ORDER_BYTES)
-                self._check, said_at = None, trio.current_time()
+                self._check, said_s = None, trio.current_time()
                 with trio.fail_after(wait_s):
                     await self._greet(stream, reader)
                 now = trio.current_time()
-                return await self._talk(Link(stream, now, now - said_at, self._check), reader)
+                return await self._talk(Link(stream, now, now - said_s, self._check), reader)
         except trio.TooSlowError:
             return f"no answer within {wait_s:g} s"
         except OSError as error:
@@ -513,7 +513,7 @@ class Agent:
                     data = await link.stream.receive_some(READ_BYTES)
                     if not data:
                         link.lose("the daemon closed the connection")
-                    link.heard_at = trio.current_time()
+                    link.heard_s = trio.current_time()
                     self.silence.end()
                     reader.feed(bytes(data))
         except trio.BrokenResourceError:
@@ -538,18 +538,18 @@ class Agent:
         heartbeat_s = self.terms.heartbeat_s
         while True:
             now = trio.current_time()
-            if now >= link.heard_at + BEATS_MISSED * heartbeat_s:
+            if now >= link.heard_s + BEATS_MISSED * heartbeat_s:
                 link.lose(f"the daemon was silent for {BEATS_MISSED * heartbeat_s:g} s")
-            if now >= link.beaten_at + heartbeat_s:
+            if now >= link.beaten_s + heartbeat_s:
                 self._beat(link)
-            gone_at = link.heard_at + BEATS_MISSED * heartbeat_s
-            await trio.sleep_until(min(link.beaten_at + heartbeat_s, gone_at))
+            gone_s = link.heard_s + BEATS_MISSED * heartbeat_s
+            await trio.sleep_until(min(link.beaten_s + heartbeat_s, gone_s))
 
     def _beat(self, link: Link) -> None:
         # How long the answer took tells how old the time was that the last BEAT told.
         rtt = "" if link.unanswered else f" rtt={link.rtt_s:.4f}"
-        link.beaten_at = trio.current_time()
-        link.unanswered.append((link.beaten_at, self.reports.taken()))
+        link.beaten_s = trio.current_time()
+        link.unanswered.append((link.beaten_s, self.reports.taken()))
         self._say(f"BEAT now={format_time(wall_now())}{rtt}\n")
 
     def hurry(self) -> None:

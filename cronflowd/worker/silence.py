@@ -29,12 +29,12 @@ class Silence:
         self._after_s = after_s
         self._hook = hook
         self._server = server
-        self._heard_at = trio.current_time()
+        self._heard_s = trio.current_time()
         self._heard = trio.Event()
 
     def end(self) -> None:
         """The daemon has just been heard."""
-        self._heard_at = trio.current_time()
+        self._heard_s = trio.current_time()
         self._heard.set()
 
     async def watch(self) -> None:
@@ -43,10 +43,10 @@ class Silence:
             return
         while True:
             # An event would wake it at every line.
-            while (until := self._heard_at + self._after_s) > trio.current_time():  # noqa: ASYNC110
+            while (until := self._heard_s + self._after_s) > trio.current_time():  # noqa: ASYNC110
                 await trio.sleep_until(until)
             self._heard = trio.Event()
-            since = format_time(wall_now() - timedelta(seconds=trio.current_time() - self._heard_at))
+            since = format_time(wall_now() - timedelta(seconds=trio.current_time() - self._heard_s))
             log.error("%s: not heard since %s", self._server, since)
             await self._run({"CRONFLOW_SILENT_SINCE": since})
             await self._heard.wait()

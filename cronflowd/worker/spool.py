@@ -54,7 +54,7 @@ class Spool:
         self._size = 0
         self._tidy_size = 0  # after it was last rewritten
         self._is_broken = False  # a write failed; what the file holds is unknown
-        self._again_at = 0.0  # steady; before that it is not tried again
+        self._again_s = 0.0  # steady; before that it is not tried again
         self._lock = lock_directory(directory)
         self._path = directory / "reports"
         self._file = plain(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -112,7 +112,7 @@ class Spool:
         """Writes what was noted since the last time; `reports` and `running` are what is true now."""
         if not self._lines:
             return
-        if self._is_broken and steady_now() < self._again_at:
+        if self._is_broken and steady_now() < self._again_s:
             self._lines.clear()  # all that is true is written then
             return
         is_here = is_at(self._file, self._path)
@@ -135,7 +135,7 @@ class Spool:
             self._append(content)
         self._tidy_size = self._size
         took_s = (now := steady_now()) - began
-        self._again_at = now + 9 * took_s if took_s > QUICK_S else now
+        self._again_s = now + 9 * took_s if took_s > QUICK_S else now
 
     def _is_untidy(self, reports: Mapping[str, str], running: Collection[str]) -> bool:
         least = BIG_BYTES if reports else SMALL_BYTES

@@ -13,6 +13,7 @@ from cronflowd.worker.executors import custom
 from cronflowd.worker.executors.job import Ended, Job, Order
 from cronflowd.worker.executors.output import Output
 from cronflowd.worker.executors.shell import worker_environ
+from tests.lib.out_lines import take_all, texts_of
 from tests.lib.waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
@@ -48,4 +49,4 @@ async def carry_out(job: HandlerJob) -> Ended:
 
 def said(job: Job) -> list[str]:
     """The output as `fd text`."""
-    return [line.removeprefix("OUT 7 ") for line in job.output.take_all().splitlines()]
+    return texts_of(take_all(job.output))

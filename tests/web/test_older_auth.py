@@ -6,20 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from argon2 import PasswordHasher
 
-from cronflowd.daemon import strangers
 from tests.lib.asgi import Browser, a_door
 from tests.lib.mail_server import Box, smtp_server
 from tests.lib.waiting import until
 from tests.lib.web_api import make_app
 from tests.web.test_sign_in import link_of
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cronflowd.host.secrets._hasher", lambda: PasswordHasher(1, 8, 1))
-    monkeypatch.setattr(strangers, "FIRST_WAIT_S", 0.0)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from argon2 import PasswordHasher
 
 from tests.lib.asgi import Browser
 from tests.lib.web_api import API, an_api, somebody
@@ -19,11 +18,6 @@ ANN = {
     "role": "user",
     "password": "correct-horse",
 }
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cronflowd.host.secrets._hasher", lambda: PasswordHasher(1, 8, 1))
 
 
 async def test_an_account_is_made_changed_and_removed(tmp_path: Path) -> None:

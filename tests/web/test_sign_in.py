@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import trio
-from argon2 import PasswordHasher
 
 from cronflowd.base.errors import Refusal
 from cronflowd.daemon import strangers
@@ -25,12 +24,6 @@ from tests.lib.web_api import make_app
 
 JOHN = {"email": "user@example.com", "password": "SecurePass123", "name": "John Doe"}
 AWAY = "198.51.100.7"
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cronflowd.host.secrets._hasher", lambda: PasswordHasher(1, 8, 1))
-    monkeypatch.setattr(strangers, "FIRST_WAIT_S", 0.0)
 
 
 @asynccontextmanager

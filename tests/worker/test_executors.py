@@ -28,7 +28,7 @@ from cronflowd.worker.executors.output import Output
 from cronflowd.worker.executors.shell import job_environ, worker_environ
 from tests.lib.descriptors import open_descriptors
 from tests.lib.job_processes import ending_of, is_alive, wait_for
-from tests.lib.out_lines import bytes_of, texts_of
+from tests.lib.out_lines import bytes_of, take_all, texts_of
 from tests.lib.waiting import PATIENCE_S, until
 
 MEBIBYTE = 1024 * 1024
@@ -49,7 +49,7 @@ async def carry_out(job: Job) -> Ended:
 
 def said(job: Job) -> list[str]:
     """The output that waits to be sent, as `fd text`."""
-    return texts_of(job.output.take_all())
+    return texts_of(take_all(job.output))
 
 
 async def wait_until_said(job: Job, text: str) -> None:
@@ -242,7 +242,7 @@ async def test_what_is_told_to_be_its_input_is_read_by_the_job() -> None:
     data = bytes(range(256)) * 100
     job = make_job("cat", stdin=b64encode(data).decode())
     assert await carry_out(job) == Ended(0)
-    assert bytes_of(job.output.take_all()) == {1: data}
+    assert bytes_of(take_all(job.output)) == {1: data}
     job = make_job("head -c 2", "script", stdin=b64encode(data).decode())
     assert await carry_out(job) == Ended(0)
     assert await carry_out(make_job("true", stdin="aGk=")) == Ended(0)

@@ -25,6 +25,7 @@ from cronflowd.worker.executors.output import Output
 from tests.lib.descriptors import open_descriptors
 from tests.lib.http_server import HttpServer, http_server
 from tests.lib.job_processes import ending_of
+from tests.lib.out_lines import take_all, texts_of
 from tests.lib.waiting import PATIENCE_S, until
 
 LIMIT = 64 * 1024
@@ -49,7 +50,7 @@ async def carry_out(job: Job, **settings: str) -> Ended:
 
 
 def said(job: Job) -> list[str]:
-    return [line.removeprefix("OUT 7 ") for line in job.output.take_all().splitlines()]
+    return texts_of(take_all(job.output))
 
 
 # --- requests ---------------------------------------------------------------------------

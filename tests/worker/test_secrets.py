@@ -6,6 +6,7 @@ import pytest
 
 from cronflowd.worker.executors.job import Ended, Job, format_done, parse_order
 from cronflowd.worker.executors.output import Output
+from tests.lib.out_lines import take_all
 
 ORDER = '1 1 type=shell env.K="say \\"it\\"\\nagain" secret.k="say \\"it\\"\\nagain" :echo'
 
@@ -23,7 +24,7 @@ def written(cuts: list[bytes], limit: int = 1000) -> list[str]:
         shown.append(output.take(1000))
     output.remark('cannot reach say "it"\nagain')
     output.end()
-    return [*shown, output.take_all()]
+    return [*shown, take_all(output)]
 
 
 @pytest.mark.parametrize("cut", range(1, 15))

@@ -25,6 +25,7 @@ from tests.lib.calls import counting
 from tests.lib.descriptors import open_descriptors
 from tests.lib.fake_daemon import fake_daemon
 from tests.lib.job_processes import ending_of, is_alive, wait_for
+from tests.lib.out_lines import take_all
 from tests.lib.waiting import PATIENCE_S, until
 from tests.lib.working_agent import working
 
@@ -139,7 +140,7 @@ async def test_a_fault_with_what_a_job_writes_ends_that_job_only(monkeypatch: py
             nursery.start_soon(ending_of, SHELL, other)
             assert await ending_of(SHELL, job) == Ended(126, why="a fault of the worker: KeyError('oops')")
     other.output.end()
-    assert other.output.take_all() == "OUT 7 1 fine\n"
+    assert take_all(other.output) == "OUT 7 1 fine\n"
 
 
 def test_a_worker_that_breaks_down_leaves_no_job_behind() -> None:

@@ -63,14 +63,14 @@ class Exchange:
 
     job: Job
     request: Request
-    began: float
+    began_s: float
     status: str = ""  # the status line, once it is here
     size: int = 0  # bytes of the body so far
 
     @property
     def told(self) -> str:
         """How far it has come, for people."""
-        took_s = trio.current_time() - self.began
+        took_s = trio.current_time() - self.began_s
         if not self.status:
             return f"no answer after {took_s:.3f} s;"
         return f"{self.status}; {self.size} bytes in {took_s:.3f} s;"

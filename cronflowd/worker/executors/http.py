@@ -1,7 +1,7 @@
-"""Jobs of type `http`, one request, whose status says how the job ended; and `webhook`: an event as JSON,
-signed so that the receiver knows who sent it.
+"""Jobs of type `http`, one request whose status says how the job ended, and `webhook`.
 
-The client is imported with the first request: most workers never send one.
+A webhook is an event as JSON, signed so that the receiver knows who sent it. The client is imported
+with the first request: most workers never send one.
 """
 
 from __future__ import annotations

@@ -287,16 +287,16 @@ class _OomKills:
     """How many there were when they were looked at last."""
 
     count: int = 0
-    looked_at: float = -math.inf
+    looked_s: float = -math.inf
 
 
 def _oom_kills(age_s: float = 0.0, seen: _OomKills = _OomKills()) -> int:  # noqa: B008  # kept from call to call
     """As they were no longer than so long ago."""
-    if (now := steady_now()) - seen.looked_at > age_s:
+    if (now := steady_now()) - seen.looked_s > age_s:
         with contextlib.suppress(OSError, ValueError):
             text = os.pread(_memory_events(), READ_BYTES, 0)
             seen.count = int(text.partition(b"\noom_kill ")[2].partition(b"\n")[0])
-            seen.looked_at = now
+            seen.looked_s = now
     return seen.count
 
 

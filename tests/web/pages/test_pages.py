@@ -11,7 +11,6 @@ from urllib.parse import unquote
 
 import orjson
 import pytest
-from argon2 import PasswordHasher
 
 from cronflowd.base.errors import Refusal
 from cronflowd.journal.journal import FileJournal
@@ -22,11 +21,6 @@ from tests.lib.web_api import make_app
 HTML = {"accept": "text/html"}
 BAD = "<script>alert(1)</script>\u202e\"'&"
 SECOND_WORD = re.compile('name="csrf" value="([0-9a-f]+)"')
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cronflowd.host.secrets._hasher", lambda: PasswordHasher(1, 8, 1))
 
 
 @asynccontextmanager
