@@ -339,6 +339,7 @@ def read_today(spec: TaskSpec, default_tz: str) -> TaskSpec:
 
 
 RECORD_TEXTS = ("jobName", "schedule", "command")
+MAX_ID = 2**53 - 1  # what every reader of JSON takes for the number that it is
 
 
 def _readable_options(record: dict[str, Any], default_tz: str) -> Options:
@@ -359,8 +360,9 @@ def parse_record(record: object, default_tz: str) -> tuple[int | None, TaskSpec]
         raise Refusal("bad-line", "not a JSON object")
     words = dict(record)
     task_id = words.pop("id", None)
-    if task_id is not None and (type(task_id) is not int or not 0 < task_id < 2**53):
-        raise Refusal("bad-line", f'"id" is not a whole number above 0: {escape(str(task_id)[:40])}', "id")
+    if task_id is not None and (type(task_id) is not int or not 0 < task_id <= MAX_ID):
+        shown = escape(str(task_id)[:40])
+        raise Refusal("bad-line", f'"id" is not a whole number from 1 to {MAX_ID}: {shown}', "id")
     pause = _take_pause(words) if not words.keys().isdisjoint(_PAUSE_KEYS) else None
     # What is missing may be there under a name of its own.
     texts = {key: _option_text(key, value) for key, value in words.items() if key not in RECORD_TEXTS}
