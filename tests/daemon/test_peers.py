@@ -15,7 +15,7 @@ from unittest.mock import Mock
 import pytest
 import trio
 
-from cronflowd.daemon import peers
+from cronflowd.daemon import peers, sealed
 from cronflowd.daemon.peers import Copies, Peer, Peers
 from cronflowd.daemon.sealed import WELCOME_BYTES, introduce, meet
 from cronflowd.engine import facts as f
@@ -63,6 +63,12 @@ class Leader:
         """Whether the ACK waits."""
         assert self.core.holds
         return bool(self.core.holds("w1", f"ACK {run} 1"))
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is slow because the machine is busy is no stranger for that."""
+    monkeypatch.setattr(sealed, "INTRODUCED_WITHIN_S", PATIENCE_S)
 
 
 @asynccontextmanager
