@@ -407,8 +407,9 @@ def is_written(line: Entry, spec: TaskSpec, settings: Mapping[str, str], tz: str
     before = {name: value for name, value in settings.items() if name != "MAILTO"}
     _, *texts = Writer(tz, before).lines(Exported(untold(spec)))
     found = [parse_line(text, before) for text in texts]
+    entries = [each for each in found if isinstance(each, Entry)]
     # A setting among them would be one that the crontab has otherwise.
-    return all(isinstance(each, Entry) for each in found) and _meaning(line) in map(_meaning, found)
+    return len(entries) == len(found) and _meaning(line) in map(_meaning, entries)
 
 
 def untold(spec: TaskSpec) -> TaskSpec:
@@ -416,9 +417,7 @@ def untold(spec: TaskSpec) -> TaskSpec:
     return evolve(spec, options=evolve(spec.options, notify=UNSAID, owner=None))
 
 
-def _meaning(line: Line) -> object:
-    if not isinstance(line, Entry):
-        return line
+def _meaning(line: Entry) -> tuple[object, ...]:
     options = {key: text for key, text in line.options.items() if key not in ("notify", "user")}
     return line.schedule, line.command, options
 

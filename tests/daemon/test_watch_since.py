@@ -12,10 +12,10 @@ import trio
 
 from cronflowd.ask import commands
 from cronflowd.daemon import feeds
-from cronflowd.journal import compaction, history
+from cronflowd.journal import history
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import journal_dir
 from tests.lib.harness import START, World, a_world, play
+from tests.lib.journal_driver import compact
 
 LIFE = [
     "w: HELLO name=w1 slots=9", "C a: WATCH", "C: ADD name=one retry=fixed:1:10s @daily x", "C: RUN one",
@@ -97,9 +97,7 @@ def test_what_was_compacted_away_is_told_as_a_gap(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(FileJournal.__init__, "__defaults__", (1,))  # bytes of a segment
     monkeypatch.setattr(World, "check_replay", lambda world: None)  # which counts from the first record on
     play(LIFE, tmp_path, monkeypatch)
-    upto = compaction.compact(journal_dir(tmp_path), 10**9)["upto"]
-    compaction.remove_superseded(tmp_path, int(upto))
-    assert history.facts(tmp_path, 3, int(upto)) is None
+    assert history.facts(tmp_path, 3, compact(tmp_path)) is None
     said = play(["C a: WATCH since=3", "C: ADD name=new @daily x"], tmp_path, monkeypatch)
     assert [row.split("\t")[1] for row in rows(said, "a")] == ["gap", "task-added"]
 

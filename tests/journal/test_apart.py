@@ -32,7 +32,7 @@ from cronflowd.journal.shared_journal import SharedJournal
 from cronflowd.tasks.reasons import in_words
 from tests.lib.engine_driver import Driver
 from tests.lib.fake_etcd import FakeEtcd
-from tests.lib.journal_driver import Life, newest_checkpoint
+from tests.lib.journal_driver import Life, compact
 from tests.lib.open_journal import NOW, Committed
 from tests.lib.shared_driver import Leading
 
@@ -184,8 +184,7 @@ def test_what_stands_apart_goes_when_the_output_goes(tmp_path: Path) -> None:
     for bound, expected in ((1 << 30, {lives_on, *range(14, 22)}), (0, {lives_on})):
         for _ in range(20):  # the newest segment is left alone
             life.skip(1)
-        compaction.compact(journal_dir(tmp_path), bound)
-        compaction.remove_superseded(tmp_path, newest_checkpoint(tmp_path))
+        compact(tmp_path, bound)
         read = {run for run in range(1, 22) if history.output(tmp_path, run)}
         assert read | {lives_on} == set(apart.sizes(journal_dir(tmp_path))) == expected
     life.close()

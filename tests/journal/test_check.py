@@ -28,7 +28,7 @@ from cronflowd.journal.records import (
     seal,
 )
 from cronflowd.journal.replay import Replay
-from tests.lib.journal_driver import Life, names, newest_checkpoint, restarted, told
+from tests.lib.journal_driver import Life, compact, names, newest_checkpoint, restarted, told
 
 
 @pytest.fixture
@@ -41,11 +41,6 @@ def life(tmp_path: Path) -> Life:
         one.run(1, f"line {number}")
     one.close()
     return one
-
-
-def compacted(life: Life) -> None:
-    compaction.compact(journal_dir(life.data), 10**9)
-    compaction.remove_superseded(life.data, newest_checkpoint(life.data))
 
 
 def segments(life: Life) -> list[Path]:
@@ -79,7 +74,7 @@ def test_a_whole_directory_is_told_file_by_file(life: Life, capsys: pytest.Captu
 
 def test_a_compacted_directory_is_whole(life: Life, capsys: pytest.CaptureFixture[str]) -> None:
     """Checkpoint and history are read, too."""
-    compacted(life)
+    compact(life.data)
     assert check(life.data) == Exit.OK
     out = capsys.readouterr().out
     assert "checkpoint-" in out
@@ -198,7 +193,7 @@ def test_a_newest_segment_that_is_gone_is_told_and_given_up_by_a_fix(
 
 def test_history_alone_is_no_journal(life: Life, capsys: pytest.CaptureFixture[str]) -> None:
     """Numbers began at 1 again, and old history was taken for that of the new ones."""
-    compacted(life)
+    compact(life.data)
     for _, path in [*list_segments(journal_dir(life.data)), *list_checkpoints(journal_dir(life.data))]:
         path.unlink()
     (journal_dir(life.data) / NEWEST_NAME).unlink()
@@ -220,7 +215,7 @@ def test_damage_right_after_a_checkpoint_keeps_the_checkpoint(
     life: Life, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A journal always has a file to go on in, so a new one is made."""
-    compacted(life)
+    compact(life.data)
     *_, path = segments(life)
     life.journal = life._open()
     life.run(1)
@@ -239,7 +234,7 @@ def test_a_damaged_checkpoint_that_is_needed_leaves_nothing(
     life: Life, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Said plainly; the next start begins anew, with tasks.db."""
-    compacted(life)
+    compact(life.data)
     [(_, path)] = list_checkpoints(journal_dir(life.data))
     damage(path)
     report = mended(life, capsys)
@@ -262,7 +257,7 @@ def test_a_damaged_checkpoint_that_is_not_needed_is_set_aside(
 
 def test_damaged_history_keeps_its_beginning(life: Life, capsys: pytest.CaptureFixture[str]) -> None:
     """Only old rows are lost, and the state not at all."""
-    compacted(life)
+    compact(life.data)
     [file] = list_history(journal_dir(life.data))
     damage(file.path)
     mended(life, capsys)
@@ -305,7 +300,7 @@ def test_whatever_the_damage_mending_gives_a_prefix(
     dice = random.Random(seed)
     states = prefixes(life)
     if dice.random() < 0.5:
-        compacted(life)
+        compact(life.data)
     files = sorted(journal_dir(life.data).glob("*.jsonl"))
     for path in dice.sample(files, min(len(files), dice.randint(1, 3))):
         damage(path, dice.randrange(path.stat().st_size))

@@ -32,10 +32,8 @@ from cronflowd.journal.replay import check_checkpoint
 from cronflowd.journal.tasks_file import fingerprint
 from cronflowd.tasks.options import parse_keep
 from cronflowd.tasks.task import Outcome
-from tests.lib.journal_driver import Life, names, newest_checkpoint, restarted, told
+from tests.lib.journal_driver import MUCH, Life, compact, names, newest_checkpoint, restarted, told
 from tests.lib.simulated_disk import IO_ERROR, NO_SPACE
-
-MUCH = 10**9
 
 
 @pytest.fixture(autouse=True)
@@ -65,22 +63,13 @@ def rows(data: Path) -> list[Outcome]:
     return list(history.outcomes(data, 2**62, lambda _: True))
 
 
-def compact(life: Life, history_bytes: int = MUCH) -> int:
-    """A whole one, as the daemon has it done."""
-    done = compaction.compact(journal_dir(life.data), history_bytes)
-    upto = int(done["upto"])
-    compaction.remove_superseded(life.data, upto)
-    life.journal.forget_closed(upto)
-    return upto
-
-
 # --- the same state ---------------------------------------------------------------------------
 
 
 def test_a_start_finds_the_same_state_and_less_to_read(life: Life) -> None:
     """That is what compaction is for."""
     before = life.journal.last
-    upto = compact(life)
+    upto = life.compact()
     assert 0 < upto < before
     state, journal = restarted(life.data)
     assert told(state) == told(life.state)
@@ -93,7 +82,7 @@ def test_the_newest_of_what_was_closed_is_still_told_whole(life: Life) -> None:
     newest = life.journal.closed[-1]
     known = newest.first - 1
     before = history.facts(life.data, known, life.journal.last)
-    assert compact(life) == newest.last
+    assert life.compact() == newest.last
     assert before
     assert history.facts(life.data, known, life.journal.last) == before
     assert history.facts(life.data, known - 1, life.journal.last) is None
@@ -110,13 +99,13 @@ def test_a_run_whose_worker_never_comes_back_has_a_lease_either_way(life: Life) 
         return told(state)
 
     from_all = started()
-    compact(life)
+    life.compact()
     assert started() == from_all
 
 
 def test_memory_begins_where_history_ends(life: Life) -> None:
     """RUNS joins the two: no row twice, none missing."""
-    upto = compact(life)
+    upto = life.compact()
     state, _ = restarted(life.data)
     old = list(history.outcomes(life.data, state.history_from_seq, lambda _: True))
     assert [*reversed(state.recent), *old] == life.expected()
@@ -126,7 +115,7 @@ def test_memory_begins_where_history_ends(life: Life) -> None:
 def test_life_goes_on_after_it(life: Life) -> None:
     """Numbers and CRCs go on where they were; and it can be done again and again."""
     for _ in range(4):
-        compact(life)
+        life.compact()
         for _ in range(12):
             life.run(2, "x" * 100)
         state, _ = restarted(life.data)
@@ -249,7 +238,7 @@ def test_what_is_appended_meanwhile_is_left_alone(life: Life, monkeypatch: pytes
         real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(compaction, "write_history", while_the_daemon_works)
-    compact(life)
+    life.compact()
     state, _ = restarted(life.data)
     assert told(state) == told(life.state)
     assert rows(life.data) == life.expected()
@@ -285,8 +274,7 @@ def test_a_crash_at_any_step_leaves_the_same_state(life: Life, monkeypatch: pyte
                 patch.setattr(disk.Disk, name, dying(getattr(disk.Disk, name), left))
             patch.setattr(Path, "unlink", dying(Path.unlink, left))
             try:
-                upto = int(compaction.compact(journal_dir(data), MUCH)["upto"])
-                compaction.remove_superseded(data, upto)
+                compact(data)
                 finished = True
             except PowerCutError:
                 finished = False
@@ -294,8 +282,7 @@ def test_a_crash_at_any_step_leaves_the_same_state(life: Life, monkeypatch: pyte
         assert told(state) == expected, steps
         assert rows(data) == outcomes, steps
         # And the next one brings it to its end.
-        upto = int(compaction.compact(journal_dir(data), MUCH)["upto"])
-        compaction.remove_superseded(data, upto)
+        compact(data)
         assert told(restarted(data)[0]) == expected, steps
         assert rows(data) == outcomes, steps
         shutil.rmtree(data)
@@ -313,7 +300,7 @@ def test_removal_does_nothing_without_the_checkpoint(life: Life) -> None:
 
 def test_removal_is_idempotent(life: Life) -> None:
     """The daemon may die in the middle and be asked again."""
-    upto = compact(life)
+    upto = life.compact()
     after = names(journal_dir(life.data).iterdir())
     assert compaction.remove_superseded(life.data, upto) == 0
     assert names(journal_dir(life.data).iterdir()) == after
@@ -332,7 +319,7 @@ def test_a_damaged_checkpoint_is_passed_over_while_the_segments_are_there(life: 
 
 def test_a_damaged_checkpoint_that_is_needed_is_refused(life: Life) -> None:
     """To start empty would be to lose everything without a word."""
-    compact(life)
+    life.compact()
     [(_, path)] = list_checkpoints(journal_dir(life.data))
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(Fatal, match=path.name) as refused:
@@ -374,7 +361,7 @@ def kept(data: Path, task: int = 1) -> list[int | None]:
 def test_each_task_keeps_as_many_runs_as_it_says(tmp_path: Path) -> None:
     """The newest; and another task is not touched by it."""
     life = finished(tmp_path, "7")
-    compact(life)
+    life.compact()
     assert kept(tmp_path) == list(range(30, 23, -1))
     assert len(kept(tmp_path, 2)) == 5
     assert history.output(tmp_path, 24) == [(1, "line")]
@@ -398,7 +385,7 @@ def test_age_counts_from_the_end_of_the_run(tmp_path: Path) -> None:
         life.run(1)
     for _ in range(5):
         life.run(2)
-    compact(life)
+    life.compact()
     assert kept(tmp_path) == [15, 14, 13, 12, 11]
     life.close()
 
@@ -406,7 +393,7 @@ def test_age_counts_from_the_end_of_the_run(tmp_path: Path) -> None:
 def test_output_has_its_own_bound_and_rows_outlive_it(tmp_path: Path) -> None:
     """A chatty job loses old output, not the knowledge that it ran."""
     life = finished(tmp_path, "20,10K", 20, "x" * 1000)
-    compact(life)
+    life.compact()
     assert len(kept(tmp_path)) == 20
     assert [bool(history.output(tmp_path, run)) for run in range(1, 21)] == [False] * 11 + [True] * 9
     life.close()
@@ -419,7 +406,7 @@ def test_skipped_fires_do_not_push_runs_out(tmp_path: Path) -> None:
         life.skip(1)
     for _ in range(5):
         life.run(2)
-    compact(life)
+    life.compact()
     states = [row.state for row in rows(tmp_path) if row.task_id == 1]
     assert (states.count("ok"), states.count("skipped")) == (5, 5)
     life.close()
@@ -431,7 +418,7 @@ def test_a_removed_tasks_history_stays_by_the_default(tmp_path: Path) -> None:
     life.say(f.TaskRemoved(1, "done"))
     for _ in range(10):
         life.run(2)
-    compact(life)
+    life.compact()
     assert len(kept(tmp_path)) == 30
     life.close()
 
@@ -447,13 +434,13 @@ def test_a_run_that_has_not_ended_keeps_its_output(tmp_path: Path) -> None:
         expected.append((1, f"part {number}"))
         for _ in range(4):
             life.run(3, "short " * 20)
-        compact(life)
+        life.compact()
         assert history.output(tmp_path, long) == expected
     life.end(long)
     life.commit()
     for _ in range(5):
         life.run(2)
-    compact(life)
+    life.compact()
     assert history.output(tmp_path, long) == expected
     life.close()
 
@@ -474,7 +461,7 @@ def test_every_attempt_of_a_kept_run_is_kept(tmp_path: Path) -> None:
         life.commit()
     for _ in range(5):
         life.run(2)
-    compact(life)
+    life.compact()
     assert [(row.run, row.attempt) for row in rows(tmp_path) if row.task_id == 1] == [
         (4, 2),
         (4, 1),
@@ -493,7 +480,7 @@ def test_all_history_together_stays_within_its_bound(tmp_path: Path, bound: int)
     for number in range(10):
         for _ in range(40):
             life.run(1, f"output {number}")
-        upto = compact(life, bound)
+        upto = life.compact(bound)
         sizes = [file.path.stat().st_size for file in list_history(journal_dir(tmp_path))]
         assert sum(sizes) <= bound + 150 * len(sizes), "headers aside"
     runs = kept(tmp_path)
@@ -515,7 +502,7 @@ def test_small_files_are_merged_and_large_ones_left_alone(tmp_path: Path) -> Non
         for _ in range(20):
             life.run(1, "x" * 50)
         before = {file.path.name: file.path.stat().st_ino for file in list_history(journal_dir(tmp_path))}
-        compact(life)
+        life.compact()
         after = list_history(journal_dir(tmp_path))
         written += [
             file.path.stat().st_size
@@ -536,11 +523,11 @@ def test_once_a_day_all_of_it_is_gone_through(tmp_path: Path) -> None:
     life.add_task(keep="100000,2d")
     for _ in range(100):
         life.run(1, "x" * 50)
-    compact(life)
+    life.compact()
     life.now += timedelta(days=3)
     for _ in range(20):
         life.run(1, "x" * 50)
-    upto = compact(life)
+    upto = life.compact()
     assert [row.run for row in rows(tmp_path) if row.seq <= upto][-1] == 101
     life.close()
 
@@ -550,14 +537,14 @@ def test_what_cannot_be_read_of_a_history_file_is_kept_under_another_name(
 ) -> None:
     """Merging would else delete it without a word."""
     life = finished(tmp_path, "1000")
-    compact(life)
+    life.compact()
     [file] = list_history(journal_dir(tmp_path))
     content = bytearray(file.path.read_bytes())
     content[len(content) // 2] ^= 1
     file.path.write_bytes(content)
     for _ in range(40):
         life.run(2)
-    compact(life)
+    life.compact()
     [aside] = journal_dir(tmp_path).glob("*.damaged")
     assert aside.read_bytes() == content
     assert aside.name in capsys.readouterr().err
@@ -593,7 +580,7 @@ def test_whatever_happened_compacted_or_not_is_the_same(tmp_path: Path, steps: l
             life.say(f.TaskPaused(1, None, ""))
         life.commit()
         if step == "compact" and life.journal.closed:
-            compact(life)
+            life.compact()
         if step == "restart":
             life.close()
             life.journal = life._open()

@@ -15,7 +15,6 @@ from cronflowd.journal import compaction, history
 from cronflowd.journal.records import journal_dir, list_history
 from tests.lib.journal_driver import Life, restarted, told
 
-MUCH = 10**9
 LONG = "x" * 50_000
 ANN = "ann@192.0.2.7:40001"
 RECORD = {"schedule": "@daily", "command": LONG, "jobName": "long"}
@@ -33,12 +32,6 @@ def audit(life: Life) -> list[tuple[str, ...]]:
     deeds = history.deeds(life.data, 2**62, None)
     rows = [row for _, deed in deeds for row in rows_of(deed, "cronflowd")]
     return [tuple(filter(None, (*row[:4], row[4].removeprefix("ok")))) for row in rows]
-
-
-def compact(life: Life, history_bytes: int = MUCH) -> None:
-    done = compaction.compact(journal_dir(life.data), history_bytes)
-    compaction.remove_superseded(life.data, int(done["upto"]))
-    life.journal.forget_closed(int(done["upto"]))
 
 
 def _fill_segment(life: Life) -> None:
@@ -83,7 +76,7 @@ def test_it_survives_compaction_and_restart_word_for_word(life: Life) -> None:
     assert audit(life)[:-1] == expected
     for _ in range(3):
         _fill_segment(life)
-        compact(life)
+        life.compact()
         assert [row for row in audit(life) if row[2] != "HELLO"] == expected
     state, _ = restarted(life.data)
     assert told(state) == told(life.state)
@@ -93,7 +86,7 @@ def test_what_is_kept_of_a_long_definition_is_who_gave_it(life: Life) -> None:
     """60 kB for each ADD would be a history of nothing else."""
     _some(life)
     _fill_segment(life)
-    compact(life)
+    life.compact()
     kept = b"".join(each.path.read_bytes() for each in list_history(journal_dir(life.data)))
     assert b"xxxx" not in kept
     assert b"hash" not in kept
@@ -106,11 +99,11 @@ def test_it_is_kept_for_ninety_days(life: Life) -> None:
     life.now += timedelta(days=89)
     life.say(af.Deed(ANN, "EXPECT", "e"))
     _fill_segment(life)
-    compact(life)
+    life.compact()
     assert set(expected) <= set(audit(life))
     life.now += timedelta(days=2)
     _fill_segment(life)
-    compact(life)
+    life.compact()
     assert audit(life) == [("ann", "192.0.2.7:40001", "EXPECT", "e")]
 
 
@@ -119,7 +112,7 @@ def test_a_flood_of_refusals_takes_at_most_its_share_of_history(life: Life) -> N
     for number in range(400):
         life.say(af.Refused("", f"[2001:db8::{number:x}]:1", "AUTH", "", "wrong" * 20))
     _fill_segment(life)
-    compact(life, 80_000)
+    life.compact(80_000)
     kept = sum(each.path.stat().st_size for each in list_history(journal_dir(life.data)))
     assert 5_000 < kept < 80_000 / compaction.DEEDS_SHARE + 1000
     assert audit(life)[0][0] == "[2001:db8::18f]:1"

@@ -11,7 +11,7 @@ import pytest
 from cronflowd.journal import compaction, history
 from cronflowd.journal.index import Index
 from cronflowd.journal.records import journal_dir
-from tests.lib.journal_driver import Life, newest_checkpoint
+from tests.lib.journal_driver import Life, compact, newest_checkpoint
 
 ALL = 2**62
 
@@ -102,8 +102,7 @@ def test_files_that_vanish_while_they_are_read_are_no_loss(life: Life) -> None:
     """A compaction may end between two rows of a reply."""
     rows = history.outcomes(life.data, ALL, lambda _: True)
     found = [next(rows), next(rows)]
-    compaction.compact(journal_dir(life.data), 10**9)
-    compaction.remove_superseded(life.data, newest_checkpoint(life.data))
+    compact(life.data)
     found += rows
     assert found == life.expected()
 
@@ -118,8 +117,7 @@ def test_files_that_vanish_after_they_were_listed_are_looked_for_again(
         found = real(directory)
         times.append(len(found))
         if len(times) == 1:
-            compaction.compact(journal_dir(life.data), 10**9)
-            compaction.remove_superseded(life.data, newest_checkpoint(life.data))
+            compact(life.data)
         return found
 
     monkeypatch.setattr(history, "sources", sources_then_compaction)

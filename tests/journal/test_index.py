@@ -22,7 +22,7 @@ from cronflowd.journal.index import SUFFIX, Index, key
 from cronflowd.journal.records import journal_dir
 from cronflowd.tasks.task import Outcome
 from tests.lib.descriptors import open_descriptors
-from tests.lib.journal_driver import BEGIN, Life, newest_checkpoint
+from tests.lib.journal_driver import BEGIN, Life, compact
 from tests.lib.simulated_disk import FaultyDisk, error
 
 ALL = 2**62
@@ -63,11 +63,6 @@ def live(life: Life, count: int) -> None:
     life.commit()
 
 
-def compact(life: Life) -> None:
-    compaction.compact(journal_dir(life.data), 10**9)
-    compaction.remove_superseded(life.data, newest_checkpoint(life.data))
-
-
 def compare(life: Life, known: Index, before: int = ALL) -> None:
     for what, value, is_it in ASKED:
         rows = history.outcomes(life.data, before, is_it, [key(what, value)], known)
@@ -88,7 +83,7 @@ def test_what_is_found_is_what_reading_everything_finds(life: Life) -> None:
         compare(life, Index())
         live(life, 25)
         compare(life, known)
-        compact(life)
+        compact(life.data)
 
 
 def test_the_runs_of_a_flow_are_found_by_it() -> None:
@@ -128,7 +123,7 @@ def test_each_line_is_passed_through_once_and_then_only_what_is_asked_for_is_rea
 ) -> None:
     """A page about one run must not read a million others, and the next page nothing twice."""
     if is_short:
-        compact(life)
+        compact(life.data)
     known, (single, passes) = Index(), count_lines(monkeypatch)
     compare(life, known)
     passes.clear()
@@ -162,7 +157,7 @@ def test_compaction_leaves_nothing_to_do_for_who_reads_first(
     """A new daemon on a gigabyte of history answers at once; and what is to go is not read for it."""
     compaction.compact(journal_dir(life.data), 10**9)
     assert len(list(journal_dir(life.data).glob(f"0*{SUFFIX}"))) == 1
-    compact(life)
+    compact(life.data)
     _, passes = count_lines(monkeypatch)
     list(history.outcomes(life.data, ALL, lambda _: True, [key("run", 1)], Index()))
     newest = max(journal_dir(life.data).glob("0*.jsonl"))
@@ -172,7 +167,7 @@ def test_compaction_leaves_nothing_to_do_for_who_reads_first(
 def test_a_file_that_is_gone_takes_its_index_with_it(life: Life) -> None:
     """Nobody removes what nobody knows."""
     compare(life, Index())
-    compact(life)
+    compact(life.data)
     for path in journal_dir(life.data).glob(f"*{SUFFIX}"):
         assert path.with_suffix(".jsonl").exists()
 
@@ -180,7 +175,7 @@ def test_a_file_that_is_gone_takes_its_index_with_it(life: Life) -> None:
 @pytest.mark.parametrize("damage", ["empty", "torn", "of another file", "no numbers", "gone"])
 def test_an_index_that_is_not_of_this_file_is_made_anew(life: Life, damage: str) -> None:
     """History is made anew under the same name, and a power cut leaves what it leaves."""
-    compact(life)
+    compact(life.data)
     live(life, 25)
     for path in journal_dir(life.data).glob(f"*{SUFFIX}"):
         path.unlink()
@@ -211,7 +206,7 @@ def test_a_disk_that_takes_nothing_keeps_nobody_from_reading(
     disk.faults = {("fsync", call): error(number) for call in range(1, 1000)}
     monkeypatch.setattr(index, "write_atomically", partial(write_atomically, disk=disk))
     compare(life, Index())
-    compact(life)
+    compact(life.data)
     compare(life, Index())
     assert disk.calls["fsync"] > 2
     assert not list(journal_dir(life.data).glob(f"*{SUFFIX}"))
@@ -238,7 +233,7 @@ def test_nothing_is_held_of_files_that_are_gone(life: Life, monkeypatch: pytest.
         new = known._sealed.keys() - met
         met |= new
         assert looks.call_count < 6 * len(met) + 12 * len(new), "with the files, not with their square"
-        compact(life)
+        compact(life.data)
         live(life, 25)
     files = len(list(journal_dir(life.data).glob("*.jsonl")))
     assert len(known._sealed) < 3 * files < len(met)
@@ -278,7 +273,7 @@ def test_a_disk_that_cannot_be_read_is_told_by_its_file(
     life: Life, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """A page of a mapped file that cannot be read is a signal, and the end of the daemon."""
-    compact(life)
+    compact(life.data)
     known = Index()
     compare(life, known)
     path = max(journal_dir(life.data).glob("history-*.jsonl"), key=lambda each: each.stat().st_size)
@@ -307,7 +302,7 @@ def test_an_index_that_somebody_removes_is_made_anew(life: Life) -> None:
 @pytest.mark.parametrize("seq", [b"x", b"9"])
 def test_a_damaged_line_hides_no_other(life: Life, seq: bytes) -> None:
     """A sector goes bad under an index that was made before, or under one that is made now."""
-    compact(life)
+    compact(life.data)
     compare(life, Index())
     path = max(journal_dir(life.data).glob("history-*.jsonl"), key=lambda each: each.stat().st_size)
     lines = path.read_bytes().split(b"\n")

@@ -11,12 +11,14 @@ from typing import Any
 
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
+from cronflowd.journal import compaction
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import journal_dir, list_checkpoints
 from cronflowd.tasks.task import Outcome
 from tests.lib.waiting import PATIENCE_S
 
 BEGIN = datetime(2026, 11, 21, 10, tzinfo=UTC)
+MUCH = 10**9  # bytes of history: none of what these tests write is too old
 
 
 class Life:
@@ -97,6 +99,12 @@ class Life:
     def close(self) -> None:
         self.journal.close()
 
+    def compact(self, history_bytes: int = MUCH) -> int:
+        """As the daemon has it done, while it writes on; up to which record."""
+        upto = compact(self.data, history_bytes)
+        self.journal.forget_closed(upto)
+        return upto
+
     def expected(self) -> list[Outcome]:
         """All outcomes ever, newest first."""
         return list(reversed(self.state.recent))
@@ -124,6 +132,13 @@ def restarted(data: Path) -> tuple[State, FileJournal]:
         state.apply(fact, at, seq)
     journal.close()
     return state, journal
+
+
+def compact(data: Path, history_bytes: int = MUCH) -> int:
+    """A whole compaction; up to which record."""
+    upto = int(compaction.compact(journal_dir(data), history_bytes)["upto"])
+    compaction.remove_superseded(data, upto)
+    return upto
 
 
 def newest_checkpoint(data: Path) -> int:

@@ -21,13 +21,11 @@ from cronflowd.engine import orders as o
 from cronflowd.engine.calendars import CalendarDropped, CalendarRead
 from cronflowd.engine.once import OnceKept
 from cronflowd.engine.rules import Decision, Limits
-from cronflowd.journal import compaction
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import journal_dir
 from cronflowd.tasks.targets import parse_target
 from cronflowd.tasks.task import Failure
 from tests.lib.engine_driver import Driver
-from tests.lib.journal_driver import settle
+from tests.lib.journal_driver import compact, settle
 
 SEGMENT_BYTES = 6000
 OPTIONS = Limits(lease_s=30.0, notify=(parse_target("failure+missed+lost:mailto:ops@example.org"),))
@@ -218,8 +216,7 @@ def write(data: Path) -> None:
             settle(journal)
         journal.close()
         if name == "compacted":
-            done = compaction.compact(journal_dir(data / name), 2**30)
-            compaction.remove_superseded(data / name, int(done["upto"]))
+            compact(data / name)
 
 
 if __name__ == "__main__":
