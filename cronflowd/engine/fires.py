@@ -95,6 +95,10 @@ def _begin_flow(
     for each in queued:
         each.flow = number
         facts.append(flow_remark(each.run, number))
+    ours = {each.run for each in queued}
+    for fact in facts:
+        if isinstance(fact, f.RunEnded) and fact.run in ours:
+            fact.flow = number
 
 
 def fire(state: State, task: Task, now: datetime, first_run: int) -> Decision:
@@ -197,22 +201,43 @@ def _start(
     settles = by == "after"  # or it would fire again for the same ends
     first_run = first_run or state.next_run
     why, parked, before, messages = overlap(state, task, first_run)
-    if why:
+    targets = targets_of(state, task.spec, now)
+    busy = _busy(state, task, targets, why) if why else {}
+    if why and len(busy) == len(targets):
         return Decision(_passed_one(task, "skipped", due_at, why, following, settles))
     options = task.spec.options
     waits, broken = standing(state, task) if options.after and not parked else ([], "")
     if broken:
         return Decision(_passed_one(task, "skipped", due_at, broken, following, True))
-    if not (targets := targets_of(state, task.spec, now)):
+    if not targets:
         return Decision(_passed_one(task, "missed", due_at, NO_WORKER, following, settles))
     if 0 < options.count <= task.fired + 1:
         following = None
     for run, target in enumerate(targets, first_run):
         not_before_at = delay(task, due_at, f"{decided}{target}", now) if options.jitter_s else None
         queued = f.RunQueued(run, task.id, due_at, by, following, None, parked, not_before_at)
+        if target in busy:
+            queued.parked, queued.not_before_at = True, None
         queued.nth, queued.awaits, queued.target = decided + 1, bool(waits), target
         before.append(queued)
+    # Behind all of them, or they would not be of one fire.
+    for run, target in enumerate(targets, first_run) if busy else ():
+        if why := busy.get(target, ""):
+            held = Run(run, task.id, task.spec, due_at=due_at, queued_at=now, by=by)
+            before.append(ended(held, "skipped", why=why))
     return Decision(before, None, messages)
+
+
+def _busy(state: State, task: Task, targets: Sequence[str], why: Reason) -> dict[str, Reason]:
+    """Of the workers that a fire is for those on which overlap= lets no run in, and the reason of each.
+
+    With on=all and overlap=skip one that is away, or slow, does not keep the task from all others.
+    """
+    mode, runs = task.spec.options.overlap or state.common.overlap, [state.runs[run] for run in task.runs]
+    if mode != "skip" or task.spec.options.after or not all(run.target for run in runs):
+        return dict.fromkeys(targets, why)
+    first = {run.target: reason("overlap", run=run.id, state=run.shown) for run in reversed(runs)}
+    return {target: first[target] for target in targets if target in first}
 
 
 def next_unread(state: State) -> Any | None:

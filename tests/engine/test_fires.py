@@ -15,7 +15,7 @@ from cronflowd.schedules.calendars import Calendar
 from cronflowd.schedules.zones import load_zone
 from cronflowd.tasks.task import parse_record
 from tests.engine.test_engine import done, much_to_replace
-from tests.lib.engine_driver import Driver
+from tests.lib.engine_driver import Driver, snapshot
 
 
 def due_task(options: str, schedule: str = "* * * * *") -> Driver:
@@ -144,6 +144,76 @@ def test_with_all_workers_a_moment_counts_once() -> None:
     assert len(list(views.show_next(driver.state, query, driver.now).rows)) == 2
     driver.wait(600)
     assert len(journaled(driver, "RunQueued")) == 6
+
+
+def everywhere(options: str = "") -> Driver:
+    """A task for all of three workers, of which the second is away: a run waits for it since 12:01."""
+    driver = Driver()
+    for name in ("w1", "w2", "w3"):
+        driver.do(o.JoinWorker(name, 4, {}, ("shell",), "test", ()))
+    driver.do(o.DropWorker("w2", "cut", 0))
+    driver.line(f"ADD name=job on=all {options} * * * * * job")
+    driver.wait(60)
+    end_all(driver)
+    return driver
+
+
+def end_all(driver: Driver) -> None:
+    """What the workers have got ends well."""
+    for worker in driver.state.workers.values():
+        for run in list(worker.runs):
+            driver.do(o.ReportEnded(worker.name, run, 1, 0, {}))
+
+
+def ends_at(driver: Driver, due: str) -> dict[str, str]:
+    """What became of the runs of a moment, by the worker that each is for."""
+    runs = {each["run"]: each["target"] for each in journaled(driver, "RunQueued") if each["due_at"] == due}
+    ended = {each["run"]: each["state"] for each in journaled(driver, "RunEnded")}
+    return {target: ended.get(run, "") for run, target in runs.items()}
+
+
+def test_one_worker_that_is_away_keeps_a_task_from_no_other() -> None:
+    """A minute's run on all of a hundred machines was skipped for an hour where one had been shut off."""
+    driver = everywhere()
+    sent = [worker for worker, _ in driver.wait(60)]
+    assert sent == ["w1", "w3"]
+    assert ends_at(driver, "2030-01-01T12:02:00Z") == {"w1": "", "w2": "skipped", "w3": ""}
+    (why,) = [each["why"] for each in journaled(driver, "RunEnded") if each["state"] == "skipped"]
+    assert why == {"code": "overlap", "run": 2, "state": "queued"}
+    must_balance(driver)
+
+
+def test_where_none_of_all_workers_is_free_the_moment_is_skipped_once() -> None:
+    driver = everywhere()
+    driver.wait(120)
+    (passed,) = journaled(driver, "FiresPassed")
+    assert (passed["state"], passed["count"], passed["last_due_at"]) == ("skipped", 1, "2030-01-01T12:03:00Z")
+    must_balance(driver)
+
+
+def test_who_waits_for_a_task_on_all_workers_hears_of_the_one_that_was_skipped() -> None:
+    """It has not ended well on each of them."""
+    driver = everywhere()
+    driver.line("ADD name=then after=job @after then")
+    driver.wait(60)
+    end_all(driver)
+    driver.pump()
+    skipped = [each for each in journaled(driver, "FiresPassed") if each["name"] == "then"]
+    assert [each["why"]["code"] for each in skipped] == ["dependency"]
+
+
+@pytest.mark.parametrize("mode", ["queue1", "replace", "allow"])
+def test_the_other_ways_to_overlap_go_by_all_runs_of_a_task(mode: str) -> None:
+    driver = everywhere(f"overlap={mode}")
+    driver.wait(60)
+    assert not [each for each in journaled(driver, "RunEnded") if each["state"] == "skipped"]
+    must_balance(driver)
+
+
+def must_balance(driver: Driver) -> None:
+    """PROVE says that nothing was lost, or refuses; and a restart finds all as it was."""
+    assert list(views.prove(driver.state, q.ProveLedger(None, None)).rows)
+    assert snapshot(driver.replay()) == snapshot(driver.state)
 
 
 def seen_ahead(options: str, until: str) -> list[tuple[Any, ...]]:
