@@ -229,6 +229,28 @@ def test_what_is_said_twice_is_refused_by_name(tmp_path: Path) -> None:
     trio.run(say)
 
 
+def test_a_body_that_no_line_can_hold_is_looked_through_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever sends it need not be known; 1 MiB of small objects took 60 ms of everybody's time."""
+    looked = []
+    monkeypatch.setattr(
+        "cronflowd.web.app.refuse_duplicates", lambda code: looked.append(code) or (lambda _: None)
+    )
+
+    async def say() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            body = b'{"metadata": [' + b",".join([b"{}"] * 300_000) + b"]}"
+            stranger = Browser(browser.app)
+            told = {"content_type": "application/json"}
+            assert (await stranger.ask("POST", f"{API}/jobs", body=body, **told)).status == 401
+            assert looked == []
+            assert (await stranger.ask("POST", f"{API}/jobs", body=b"{}", **told)).status == 401
+            assert looked == ["bad-option"]
+
+    trio.run(say)
+
+
 def test_a_name_that_was_chosen_is_no_other_where_it_is_taken(tmp_path: Path) -> None:
     """`id` and `jobName` are what programs find a job by; a title is for people, and may be there twice."""
 
