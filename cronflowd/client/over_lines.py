@@ -20,6 +20,7 @@ from ..web.outcomes import MOMENTS, counts, plain, to_lines, to_occurrences, to_
 from ..web.talks import (
     Talk,
     change_job,
+    field_of,
     find,
     in_quotes,
     line,
@@ -199,4 +200,4 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except Refusal as refusal:
-        raise CronflowError(refusal.code, refusal.message, getattr(refusal, "field", None)) from None
+        raise CronflowError(refusal.code, refusal.message, field_of(refusal)) from None

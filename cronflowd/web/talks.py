@@ -167,6 +167,16 @@ def make_job(body: JobBody, key: str | None = None) -> Talk[Job]:
     return (yield from read_job(str(_check(made, words).status["id"]), words))
 
 
+# What options are called by whoever says them, where nobody tells otherwise.
+_FIELDS = {"tz": "timezone", "rev": "If-Match", "KEY": KEY_HEADER, "desc": "name"}
+
+
+def field_of(refusal: Refusal) -> str | None:
+    """Which field of a request a refusal is about, if that is known."""
+    found: str | None = getattr(refusal, "field", _FIELDS.get(refusal.option, refusal.option or None))
+    return found
+
+
 def is_key_taken(refusal: Refusal) -> bool:
     """Whether it was the Idempotency-Key, which was for another line: nothing was done then."""
     return refusal.code == "exists" and refusal.option == "KEY"
