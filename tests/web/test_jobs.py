@@ -196,13 +196,19 @@ def test_nobody_undoes_unseen_what_another_has_changed(tmp_path: Path) -> None:
             assert (await browser.ask("DELETE", at, if_match='"1"')).error == (409, "busy")
             assert (await browser.ask("PATCH", at, {"timeout": 5}, if_match="nonsense")).status == 409
             assert (await browser.get(at)).data["priority"] == "HIGH"
+            # One of several, as HTTP has it.
+            some = await browser.ask("PATCH", at, {"priority": "MEDIUM"}, if_match='"1", "2"')
+            assert (some.status, some.headers["etag"]) == (200, '"3"')
+            for method in ("PATCH", "DELETE"):
+                none = await browser.ask(method, at, {"priority": "LOW"}, if_match='"1", "2"')
+                assert (none.status, none.json["error"]["field"]) == (409, "If-Match")
 
             async with trio.open_nursery() as nursery:
                 for field, value in {"timeout": 9000, "priority": "LOW", "description": "d"}.items():
                     nursery.start_soon(browser.ask, "PATCH", at, {field: value})
             job = (await browser.get(at)).data
             assert (job["timeout"], job["priority"], job["description"]) == (9000, "LOW", "d")
-            assert (await browser.ask("DELETE", at, if_match=f'"{job["rev"]}"')).status == 200
+            assert (await browser.ask("DELETE", at, if_match=f'"1", "{job["rev"]}"')).status == 200
 
     trio.run(change)
 
