@@ -16,10 +16,11 @@ from ..base.names import REF
 from ..host.setting import format_address
 from ..web.fields import to_body
 from ..web.line import Answer, Row, is_status
-from ..web.outcomes import counts, plain, to_lines, to_occurrences, to_upcoming, to_worker
+from ..web.outcomes import MOMENTS, counts, plain, to_lines, to_occurrences, to_upcoming, to_worker
 from ..web.talks import (
     Talk,
     change_job,
+    field_of,
     find,
     in_quotes,
     line,
@@ -166,7 +167,7 @@ class OverLines:
             "jobs": {"total": pairs["tasks"]} | counts(pairs, "tasks-"),
             "last24h": counts(pairs, "fires-"),
             "workers": [plain(to_worker(row)) for row in self._say("WORKERS").rows],
-            "upcoming": [plain(each) for each in to_upcoming(self._say("NEXT all n=10").rows)],
+            "upcoming": [plain(each) for each in to_upcoming(self._say(f"NEXT all n={MOMENTS}").rows)],
         }
 
     def _say(self, said: str) -> Answer:
@@ -199,4 +200,4 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except Refusal as refusal:
-        raise CronflowError(refusal.code, refusal.message, getattr(refusal, "field", None)) from None
+        raise CronflowError(refusal.code, refusal.message, field_of(refusal)) from None

@@ -13,6 +13,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import Message, Send
 
 from ..host.config import WebSettings
+from ..net.lines import MAX_LINE_BYTES
 from ..tasks.kinds import refuse_duplicates
 from . import (
     auth,
@@ -126,6 +127,7 @@ async def check_body(request: Request[Any, Any, Any]) -> None:
         raise envelope.Refused(415, "media-type", "a body is JSON here: Content-Type: application/json")
     if has_body and request.headers.get("content-encoding", "identity").lower() not in ("", "identity"):
         raise envelope.Refused(415, "media-type", "a body is sent as it is: without Content-Encoding")
-    if has_body and is_json:
+    # A longer one becomes a line that is too long, and whoever sends it may be nobody: it costs no more.
+    if has_body and is_json and len(body := await request.body()) <= MAX_LINE_BYTES:
         with suppress(ValueError):  # whoever reads it says why
-            json.loads(await request.body(), object_pairs_hook=refuse_duplicates("bad-option"))
+            json.loads(body, object_pairs_hook=refuse_duplicates("bad-option"))

@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException, ValidationException
 
 from ..base.errors import Refusal
 from .line import Unreachable
+from .talks import field_of
 
 log = logging.getLogger("cronflowd.web")
 
@@ -23,8 +24,6 @@ STATUS = {
     "unwell": 503, "disk-full": 503, "read-only": 503, "not-leader": 503, "internal": 500,
 }  # fmt: skip
 RETRY_AFTER_S = 5
-# What options are called here, where nobody says otherwise.
-_FIELDS = {"tz": "timezone", "rev": "If-Match", "KEY": "Idempotency-Key", "desc": "name"}
 CODES = {
     401: "auth-required", 403: "denied", 404: "not-found", 405: "method", 409: "exists", 412: "conflict",
     413: "too-long", 415: "media-type", 421: "denied", 422: "unprocessable", 429: "too-many", 503: "unwell",
@@ -57,9 +56,7 @@ def as_refused(request: Request[Any, Any, Any], error: Exception) -> Refused:
     if isinstance(error, Refused):
         return error
     if isinstance(error, Refusal):
-        # What a line says has the name of the field that it comes from, where nobody gives it another.
-        option = _FIELDS.get(error.option, error.option or None)
-        field = getattr(error, "field", option)
+        field = field_of(error)
         # What was asked for by its address is there; what the body speaks of is not.
         status = 422 if field and error.code == "not-found" else status_of(error.code)
         return Refused(status, error.code, error.message, field)

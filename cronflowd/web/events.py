@@ -99,6 +99,15 @@ class Reader:
         self._woken = trio.Event()
 
 
+@define
+class Checked:
+    """What the daemon said of somebody."""
+
+    doubts: int  # that there had been by then
+    at_s: float  # by the clock that only counts on
+    refused: tuple[str, str] | None = None
+
+
 class Feed:
     """Follows the daemon while somebody reads, and tells everybody."""
 
@@ -106,7 +115,9 @@ class Feed:
         self._daemon = daemon
         self.kept: deque[Event] = deque(maxlen=KEPT)
         self.readers: set[Reader] = set()
-        self._checked: dict[Caller, float] = {}  # when each was last found to be let in
+        self._checked: dict[Caller, Checked] = {}
+        self._checking: dict[Caller, trio.Lock] = {}
+        self._doubts = 0  # how often it was told that somebody may look no longer
         self._after = ""  # what is kept begins right after this one; empty = it is not known
         self._begun: trio.Event | None = None  # set: WATCH is answered, and nothing is missed from here on
 
@@ -129,17 +140,24 @@ class Feed:
 
     async def check(self, asker: Asker, is_new: bool = False) -> None:
         """Raises Refusal where he may look no longer; later on it is asked once for all that he has open."""
-        now, caller = trio.current_time(), asker.caller
-        if not is_new and now - self._checked.get(caller, now - BEAT_S) < BEAT_S / 2:
-            return
+        caller = asker.caller
         if len(self._checked) >= MAX_READERS:
             self._checked.clear()
-        self._checked[caller] = now
-        try:
-            await asker.ask("WHOAMI")
-        except BaseException:
-            self._checked.pop(caller, None)
-            raise
+        async with self._checking.setdefault(caller, trio.Lock()):
+            now, known = trio.current_time(), self._checked.get(caller)
+            if is_new or known is None or known.doubts != self._doubts or now - known.at_s >= BEAT_S / 2:
+                known = self._checked[caller] = Checked(self._doubts, now)
+                try:
+                    await asker.ask("WHOAMI")
+                except Refusal as refusal:
+                    known.refused = refusal.code, refusal.message
+                except BaseException:
+                    self._checked.pop(caller, None)
+                    raise
+                finally:
+                    self._checking.pop(caller, None)
+        if known.refused:  # a word that is none any more is not shown again and again
+            raise Refusal(*known.refused)
 
     def since(self, seq: str, is_event: bool = True) -> list[Event] | None:
         """What came after that event, or that record of the journal; None where it is not known here."""
@@ -187,6 +205,7 @@ class Feed:
                     reader.tell(event)
 
     def _doubt(self) -> None:
+        self._doubts += 1
         for reader in self.readers:
             reader.doubt()
 
@@ -207,7 +226,7 @@ async def read(
         while not reader.is_cut:
             if not reader.events:
                 await reader.wait(check_s - trio.current_time())
-            await _settle_doubt(asker, reader)
+            await _settle_doubt(feed, asker, reader)
             if reader.events:
                 yield _take(reader)
                 await trio.sleep(len(feed.readers) / PIECES_PER_S)
@@ -221,11 +240,11 @@ async def read(
         feed.readers.discard(reader)
 
 
-async def _settle_doubt(asker: Asker, reader: Reader) -> None:
+async def _settle_doubt(feed: Feed, asker: Asker, reader: Reader) -> None:
     """Raises Refusal where he may look no longer."""
     while reader.is_doubted:
         reader.is_doubted = False
-        await asker.ask("WHOAMI")
+        await feed.check(asker)
 
 
 def _take(reader: Reader) -> bytes:
@@ -241,7 +260,7 @@ async def _catch_up(
         reader.events.clear()  # they are among those
         found = [event for event in found if reader.job in (None, event.job)]
         for at in range(0, len(found), MOST_AT_ONCE):
-            await _settle_doubt(asker, reader)
+            await _settle_doubt(feed, asker, reader)
             yield b"".join([event.data for event in found[at : at + MOST_AT_ONCE]])
         return
     told: dict[str, None] = {}  # the last ones, in order

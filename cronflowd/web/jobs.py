@@ -86,16 +86,17 @@ async def create_job(asker: Who, data: JSONBody[JobBody]) -> Response[Success[Jo
 @route("/jobs/{job_id:str}", http_method=["PUT", "PATCH"], summary="Change a job")
 async def put_job(asker: Who, job_id: FromPath[str], data: JSONBody[JobBody]) -> Response[Success[Job]]:
     """What is not named stays as it is. `If-Match`: only if the job is still as it was seen."""
-    return answer(await asker.hold(change_job(ref_of(job_id), data, seen_rev(asker.request))))
+    return answer(await asker.hold(change_job(ref_of(job_id), data, seen_revs(asker.request))))
 
 
-def seen_rev(request: AnyRequest) -> int | None:
-    """The revision of If-Match; None where any will do. Raises Refused."""
+def seen_revs(request: AnyRequest) -> tuple[int, ...]:
+    """The revisions of If-Match, one of which is to be the job's; none where any will do. Raises Refused."""
     text = request.headers.get("if-match", "*").strip()
     if text == "*":
-        return None
-    if match := re.fullmatch('(?:W/)?"([0-9]{1,9})"', text):
-        return int(match[1])
+        return ()
+    found = [re.fullmatch('(?:W/)?"([0-9]{1,9})"', each.strip()) for each in text.split(",")]
+    if all(found):
+        return tuple(int(match[1]) for match in found if match)
     raise Refused(409, "busy", f'{text[:40]} is no revision\'s ETag: those are "1", "2" …', "If-Match")
 
 
@@ -109,7 +110,11 @@ class Removed(Struct):
 @delete("/jobs/{job_id:str}", summary="Remove a job", status_code=200)
 async def delete_job(asker: Who, job_id: FromPath[str], force: FromQuery[bool] = False) -> Success[Removed]:
     """Its history stays. `force`: also if others wait for it."""
-    said = line("REMOVE", ref_of(job_id), force="yes" if force else None, rev=seen_rev(asker.request))
+    ref, seen = ref_of(job_id), seen_revs(asker.request)
+    rev = (await asker.hold(read_job(ref))).rev if seen[1:] else None
+    said = line(
+        "REMOVE", ref, force="yes" if force else None, rev=rev if rev in seen else next(iter(seen), None)
+    )
     return Success(Removed((await asker.ask(said)).status["id"]))
 
 
@@ -201,7 +206,7 @@ async def reschedule_job(
     """From now on."""
     if not (said := plain(data)):
         raise Refused(400, "bad-schedule", "no cronExpression: when is it to run?", "cronExpression")
-    return answer(await asker.hold(change_job(ref_of(job_id), to_body(said), seen_rev(asker.request))))
+    return answer(await asker.hold(change_job(ref_of(job_id), to_body(said), seen_revs(asker.request))))
 
 
 @post("/jobs/{job_id:str}/undo", summary="As it was before", status_code=200)

@@ -15,11 +15,10 @@ from msgspec import Struct
 
 from .envelope import Refused
 from .line import GATEWAY, Daemon, Row, Unreachable
-from .outcomes import Execution, Upcoming, Worker, counts, of_row, to_upcoming, to_worker
+from .outcomes import MOMENTS, Execution, Upcoming, Worker, counts, of_row, to_upcoming, to_worker
 from .rest import MAX_LIMIT, Asker, Limit, Listing, Page, Success, Who, ref_of
 from .talks import find, line
 
-UPCOMING = 10
 RECENT = 10
 DAYS = 14
 
@@ -105,7 +104,7 @@ class Dashboard(Struct, rename="camel"):
 @get("/monitoring/dashboard", summary="Figures for a page")
 async def dashboard(asker: Who) -> Success[Dashboard]:
     """Jobs by state, the last 24 hours, what comes, what fails, and each of the last 14 days."""
-    asked = ["SUMMARY", line("NEXT", "all", n=UPCOMING), "FAILED", "STATUS"]
+    asked = ["SUMMARY", line("NEXT", "all", n=MOMENTS), "FAILED", "STATUS"]
     summary, moments, failed, status = await asker.ask_all(*asked)
     recent, _ = await asker.hold(find(limit=RECENT))
     today = datetime.fromisoformat(status.check().pairs["now"]).date()

@@ -23,7 +23,7 @@ from .auth import FORGOTTEN, Forgot, Reset
 from .envelope import Refused, on_error
 from .fields import Job, JobBody, to_body
 from .identity import AnyRequest
-from .jobs import Number, Preview, PreviewBody, look_ahead, seen_rev
+from .jobs import Number, Preview, PreviewBody, look_ahead, seen_revs
 from .monitoring import Health, read_health, read_workers
 from .outcomes import Execution, Worker, plain, to_occurrences
 from .rest import Who, asker_of, ref_of
@@ -133,7 +133,7 @@ async def get_job(asker: Who, job_id: FromPath[str]) -> dict[str, Any]:
 @route("/jobs/{job_id:str}", http_method=["PATCH", "PUT"])
 async def put_job(asker: Who, job_id: FromPath[str], data: JSONBody[dict[str, Any]]) -> dict[str, Any]:
     """`status` pauses and resumes."""
-    return as_job(await asker.hold(change_job(ref_of(job_id), from_body(data), seen_rev(asker.request))))
+    return as_job(await asker.hold(change_job(ref_of(job_id), from_body(data), seen_revs(asker.request))))
 
 
 @delete("/jobs/{job_id:str}", status_code=200)

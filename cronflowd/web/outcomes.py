@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
+from itertools import islice
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -47,6 +48,9 @@ class Occurrence(Struct):
     local: str
     utc: str
     remark: str | None
+
+
+UPCOMING, MOMENTS = 10, 100  # how many are told; and looked at, since of a job that is paused none counts
 
 
 class Upcoming(Struct, rename="camel"):
@@ -117,7 +121,11 @@ def to_occurrences(rows: Iterable[Row]) -> list[Occurrence]:
 
 
 def to_upcoming(rows: Iterable[Row]) -> list[Upcoming]:
-    return [of_row(Upcoming, row, job_id="id", job_name="jobName", at="UTC") for row in rows]
+    """Of the moments to come, those that bring a run."""
+    runs = (row for row in rows if row["remark"] in (None, "moved", "repeated-hour"))
+    return [
+        of_row(Upcoming, row, job_id="id", job_name="jobName", at="UTC") for row in islice(runs, UPCOMING)
+    ]
 
 
 def counts(pairs: Row, prefix: str) -> dict[str, int]:

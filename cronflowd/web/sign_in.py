@@ -111,17 +111,18 @@ async def enter(request: AnyRequest, who: str, password: str) -> Entered:
     if who.split() != [who] or password.split() != [password]:
         # No name and no password has a blank in it, and a line with one would mean something else.
         raise Refused(401, "denied", "the name or the password is not the right one")
+    return await _come_in(request, who, password)
+
+
+async def _come_in(request: AnyRequest, who: str, password: str) -> Entered:
+    """The daemon compares the words, and tells of it in AUDIT and when somebody was last seen."""
     answer = await _show(request, f"AUTH {who} {password}", stranger(i.address_of(request)))
-    return await begin(request, answer.status["name"])
-
-
-async def begin(request: AnyRequest, name: str) -> Entered:
-    """A session of an account that has shown who it is."""
+    name = answer.status["name"]
     said = [f"SESSION ADD {name} ttl={SESSION_TTL}", f"USER LIST {name}"]
     daemon: Daemon = request.app.state.daemon
     session, users = await daemon.ask_all(said, account(name, i.address_of(request)))
-    who = i.SignedIn(name, session.check().status["id"])
-    return Entered(person(users.check().rows[0]), who, session.pairs["token"])
+    signed_in = i.SignedIn(name, session.check().status["id"])
+    return Entered(person(users.check().rows[0]), signed_in, session.pairs["token"])
 
 
 async def register(request: AnyRequest, new: Registration) -> Entered:
@@ -137,7 +138,7 @@ async def register(request: AnyRequest, new: Registration) -> Entered:
         raise Refused(
             403, "denied", "nobody registers here; an admin adds accounts: USER ADD NAME email=ADDRESS"
         )
-    return await begin(request, name)
+    return await _come_in(request, name, new.password)
 
 
 def is_at_home(request: AnyRequest) -> bool:

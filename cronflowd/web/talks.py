@@ -11,7 +11,7 @@ again with the job as it is now.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec import UNSET
@@ -167,17 +167,28 @@ def make_job(body: JobBody, key: str | None = None) -> Talk[Job]:
     return (yield from read_job(str(_check(made, words).status["id"]), words))
 
 
+# What options are called by whoever says them, where nobody tells otherwise.
+_FIELDS = {"tz": "timezone", "rev": "If-Match", "KEY": KEY_HEADER, "desc": "name"}
+
+
+def field_of(refusal: Refusal) -> str | None:
+    """Which field of a request a refusal is about, if that is known."""
+    found: str | None = getattr(refusal, "field", _FIELDS.get(refusal.option, refusal.option or None))
+    return found
+
+
 def is_key_taken(refusal: Refusal) -> bool:
     """Whether it was the Idempotency-Key, which was for another line: nothing was done then."""
     return refusal.code == "exists" and refusal.option == "KEY"
 
 
-def change_job(ref: str, body: JobBody, seen_rev: int | None = None) -> Talk[Job]:
-    """The job, changed; with `seen_rev`, only if that is its revision. Raises Wrong."""
+def change_job(ref: str, body: JobBody, seen: Collection[int] = ()) -> Talk[Job]:
+    """The job, changed; with revisions that were seen, only if one is its own. Raises Wrong."""
     for tried in range(MAX_TRIES):
         old = yield from read_job(ref)
-        if seen_rev not in (None, old.rev):
-            raise Wrong("busy", f"its revision is {old.rev} by now, not {seen_rev}", "If-Match")
+        if seen and old.rev not in seen:
+            known = " or ".join(map(str, seen))
+            raise Wrong("busy", f"its revision is {old.rev} by now, not {known}", "If-Match")
         words = to_words(body, old)
         if old.status == "completed":
             raise Refusal("not-found", f"job {old.id} has run once and is over")
@@ -187,7 +198,7 @@ def change_job(ref: str, body: JobBody, seen_rev: int | None = None) -> Talk[Job
         if answer.status["ok"]:
             break
         now = yield from read_job(str(old.id))
-        if answer.status["code"] != "busy" or now.rev == old.rev or seen_rev or tried == MAX_TRIES - 1:
+        if answer.status["code"] != "busy" or now.rev == old.rev or seen or tried == MAX_TRIES - 1:
             _check(answer, words)
     if body.is_wanted not in (UNSET, old.enabled):
         (answer,) = yield [line("RESUME" if body.is_wanted else "PAUSE", old.id)]

@@ -117,6 +117,12 @@ def test_a_refusal_has_a_code_and_a_field(client: Client) -> None:
     with pytest.raises(CronflowError) as caught:
         client.execute_job_now(job["id"], {"no name": 1})
     assert (caught.value.code, caught.value.field) == ("bad-option", "args.no name")
+    with pytest.raises(CronflowError) as caught:
+        client.pause_job(job["id"], until="some day")
+    assert (caught.value.code, caught.value.field) == ("bad-schedule", "until")
+    with pytest.raises(CronflowError) as caught:
+        client.preview_schedule("@daily", timezone="Mars/Base")
+    assert (caught.value.code, caught.value.field) == ("bad-option", "timezone")
 
 
 def test_the_wrong_door_is_named(daemon: Daemon) -> None:

@@ -241,6 +241,27 @@ def test_who_may_look_no_longer_is_told_nothing_more(
     trio.run(look)
 
 
+def test_of_all_that_somebody_has_open_it_is_asked_once_whether_he_may(tmp_path: Path) -> None:
+    """A token that is revoked is shown once more, not for each page: a wrong word makes its address wait."""
+
+    async def look() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            token = (await daemon.ask("TOKEN ADD")).pairs["token"]
+            program = Browser(browser.app, headers={"authorization": f"Bearer {token}"})
+            async with AsyncExitStack() as more:
+                streams = [
+                    await more.enter_async_context(program.open("GET", f"{API}/events")) for _ in range(20)
+                ]
+                await daemon.say("ADD name=before @daily x")
+                await daemon.ask_all(["TOKEN REVOKE 2", "ADD name=behind @daily x"])
+                with trio.fail_after(PATIENCE_S):
+                    for answer in streams:
+                        assert b"behind" not in b"".join([part async for part in answer.parts()])
+            assert int((await daemon.ask("STATUS")).pairs["wrong-words"]) <= 2
+
+    trio.run(look)
+
+
 def test_output_is_read_while_it_is_written(tmp_path: Path) -> None:
     """Line by line, on from where somebody was, and the end with how it went."""
 

@@ -40,16 +40,20 @@ def test_the_dashboard_has_what_a_person_looks_for_first(tmp_path: Path) -> None
     async def ask() -> None:
         async with an_api(tmp_path) as (browser, daemon):
             await daemon.say("ADD name=a @hourly x")
+            await daemon.say("ADD name=never paused=yes @every 10m x")
             await daemon.world.play("w", None, "HELLO name=w1 slots=4")
             for said in ("DONE 1 1 0", 'DONE 2 1 7 why="no space left"'):
                 await daemon.say("RUN a")
                 await daemon.world.play("w", None, said)
             await daemon.world.play("T", None, "+1m")
             found = (await browser.get(f"{API}/monitoring/dashboard")).data
-            assert (found["totalJobs"], found["last24h"]["ok"], found["successRate"]) == (1, 1, 0.5)
+            assert (found["totalJobs"], found["last24h"]["ok"], found["successRate"]) == (2, 1, 0.5)
             (failed,) = found["failedJobs"]
             assert (failed["jobName"], failed["exitCode"], failed["why"]) == ("a", 7, "no space left")
             assert found["upcoming"][0] == {"jobId": 1, "jobName": "a", "at": "2030-01-01T13:00:00Z"}
+            assert {each["jobName"] for each in found["upcoming"]} == {"a"}, (
+                "one that is paused does not come"
+            )
             assert [run["state"] for run in found["recent"]] == ["failed", "ok"]
             assert [(day["day"], day["fires"], day["failed"]) for day in found["daily"]] == [
                 ("2030-01-01", 2, 1)
@@ -111,6 +115,7 @@ def test_workers_and_what_shows_life(tmp_path: Path) -> None:
         async with an_api(tmp_path) as (browser, daemon):
             await daemon.world.play("w", None, "HELLO name=w1 slots=4 labels=disk=ssd,zone=eu can=shell,http")
             (worker,) = (await browser.get(f"{API}/workers")).data
+            assert "version" in worker
             assert (worker["name"], worker["slots"], worker["can"]) == ("w1", 4, ["http", "shell"])
             assert worker["labels"] == {"disk": "ssd", "zone": "eu"}
             assert (await browser.post(f"{API}/workers/w1/drain")).data == {"name": "w1", "state": "draining"}

@@ -293,6 +293,9 @@ async def test_the_first_visit_on_this_machine_makes_the_admin(tmp_path: Path) -
         assert (user["id"], user["name"], user["email"], user["role"]) == (
             "john.doe", "John Doe", "user@example.com", "admin",
         )  # fmt: skip
+        # He has come in by it: that is seen, and every sign-in is told.
+        assert user["lastSeenAt"] is not None
+        assert ("AUTH", "john.doe") in [(row["verb"], row["who"]) for row in await daemon.say("AUDIT")]
         assert (await sign_in_as(app, "user@example.com", "SecurePass123"))[1]["user"]["id"] == "john.doe"
         second = await Browser(app).post("/api/v1/auth/register", JOHN | {"email": "b@example.com"})
         assert second.error == (403, "denied")

@@ -91,6 +91,7 @@ def environment() -> Environment:
         "output": lines_of,
         "day_colour": drawing.colour_of_day,
     }
+    made.tests["instant"] = wording.is_instant
     made.globals |= {"static": static_url, "plural": wording.plural, "level": drawing.level}
     return made
 

@@ -41,14 +41,16 @@ async def runs(visit: Visitor) -> Stream:
     asked = visit.asked(worker=str, since=_SINCE.fullmatch, until=_SINCE.fullmatch)
     words = visit.options(state=known, **asked)
     line = " ".join(filter(None, ("RUNS", ref_of(job) if job else "", words)))
-    await visit.look()
+    found = await visit.look(*([f"GET {ref_of(job)}"] if job else []))
 
     async def later() -> dict[str, Any]:
         (answer,) = await visit.ask_all(f"{line} {visit.span}")
         status = answer.check().status
         return {"rows": answer.rows, "total": status.get("total"), "more": status.get("more")}
 
-    told = {"state": state, "job": job, "filters": FILTERS} | asked
+    told: dict[str, Any] = {"state": state, "job": job, "filters": FILTERS} | asked
+    told["job_name"] = found[0].pairs.get("jobName", job) if job else ""
+    told["bounds"] = [(word, asked[word]) for word in ("since", "until") if asked[word]]
     return visit.stream("runs.html", f"{line} limit={ROWS}", later=later, **told)
 
 

@@ -45,6 +45,15 @@ def duration(seconds: float | None) -> str:
     return " ".join(words)
 
 
+def is_instant(text: str) -> bool:
+    """Whether it is a time as the daemon tells them, and not one that counts from now, or none."""
+    try:
+        at = parse_time(text)
+    except ValueError:
+        return False
+    return at is not None and at.tzinfo is not None
+
+
 def took(row: Row) -> float | None:
     """How many seconds an attempt ran, where it did."""
     started, ended = parse_time(row.get("started")), parse_time(row.get("ended"))

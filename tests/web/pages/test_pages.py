@@ -465,3 +465,10 @@ async def test_a_day_of_a_job_is_one_of_the_daemons_zone(tmp_path: Path) -> None
         await daemon.world.play("w", None, "DONE 1 1 0")
         page = (await browser.get("/jobs/a")).text
         assert "since=2030-01-01T10:00:00Z&amp;until=2030-01-02T09:59:59.999Z" in page
+        where = "/runs?job=1&since=2030-01-01T10:00:00Z&until=2030-01-02T09:59:59.999Z"
+        runs = (await browser.get(where)).text
+        assert "<h1>Runs of a</h1>" in runs
+        assert re.search("due since <time[^>]*>00:00</time> until <time[^>]*>23:59</time>", runs)
+        for since in ("2h", "T", "20300101", "2030-13-01T00:00:00Z"):
+            answer = await browser.get(f"/runs?job=gone&since={since}")
+            assert answer.status == 200 and f"due since {since}" in answer.text
