@@ -73,6 +73,7 @@ SWITCH_S = 0.0005
 # What orders leave is hardly ever a circle, and nobody who stays for long leaves one. So what is there twice
 # when some was looked for is not looked at again, and in one go no more than 2,000 times 5 objects are: with
 # four times as many, and what a thousand clients are made of beside them, that was a step of 70 ms.
+SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 GARBAGE = 2_000, 4
 PARTING_S = 1.0  # for workers to close their side when the daemon stops
 HANDOVER_S = 0.2  # to take and to close, where another leads then: for who is frozen it does not wait
@@ -180,33 +181,37 @@ class Daemon:
         """From ready to the end."""
         self._listen_for_commits()
         self._open_doors()
-        if self.node is None:
-            await self._lead()
-            return Exit.OK
+        # Between two roles, too, nobody ends us as if we had nothing to let go.
+        with trio.open_signal_receiver(*SIGNALS) as signals:
+            if self.node is None:
+                await self._lead(signals)
+            else:
+                await self._serve_as(self.node, signals)
+        return Exit.OK
+
+    async def _serve_as(self, node: Node, signals: AsyncIterator[int]) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(in_thread, self.node.lacks.look_back)
+            nursery.start_soon(in_thread, node.lacks.look_back)
             if self.settings.local_worker:  # it goes on when another leads
                 nursery.start_soon(
                     upkeep.keep_local_worker, self.settings, self.settings.data / WORKERS_SOCKET
                 )
             if self._http:
-                nursery.start_soon(self._keep_gateway_of, self.node)
-            if await self._stand_by(self.node, nursery):
-                await self._lead()
+                nursery.start_soon(self._keep_gateway_of, node)
+            if await self._stand_by(node, nursery, signals):
+                await self._lead(signals)
             nursery.cancel_scope.cancel()
-        return Exit.OK
 
-    async def _lead(self) -> None:
+    async def _lead(self, signals: AsyncIterator[int]) -> None:
         """From ready to the end of one that decides."""
         await self._begin()
         async with trio.open_nursery() as nursery:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-                self._say_ready()  # who has read it may send one of them
-                nursery.start_soon(self._work)
-                await self._wait_for_end(signals)
-                systemd.notify("STOPPING=1")
-                await self._part()
-                nursery.cancel_scope.cancel()
+            self._say_ready()
+            nursery.start_soon(self._work)
+            await self._wait_for_end(signals)
+            systemd.notify("STOPPING=1")
+            await self._part()
+            nursery.cancel_scope.cancel()
         await self._end()
 
     async def _keep_gateway_of(self, node: Node) -> None:
@@ -214,7 +219,7 @@ class Daemon:
         await node.has_joined.wait()
         await upkeep.keep_gateway(self.settings, [each.sock for each in self._http], node.gateway_token)
 
-    async def _stand_by(self, node: Node, parting: trio.Nursery) -> bool:
+    async def _stand_by(self, node: Node, parting: trio.Nursery, signals: AsyncIterator[int]) -> bool:
         """Follows until this node leads; False: it was told to end. Its connections end in `parting`."""
         assert isinstance(self.journal, SharedJournal)
         doors = self._control, self._workers
@@ -226,21 +231,20 @@ class Daemon:
         standby = Standby(node, self.answers, self.settings, self._greet if self._tls else None)
         has_won = False
         async with trio.open_nursery() as nursery:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-                again = [[each.again() for each in some] for some in doors]
-                parting.start_soon(standby.serve, again[0], again[1])
-                nursery.start_soon(self.compactor.run)
-                nursery.start_soon(self._end_standby, signals, nursery.cancel_scope)
-                nursery.start_soon(node.compare_clocks)
-                nursery.start_soon(node.copy, self.journal)
-                nursery.start_soon(node.pay_owed)
-                leader = await node.look_first()
-                logs.say(f"cronflowd standby {self._where()} node={node.name} leader={leader}")
-                systemd.notify("READY=1\nSTATUS=standby")
-                await node.stand_by(self.core, self.journal)
-                has_won = True
-                standby.part(HEIR_S if node.is_named else 0.0)
-                nursery.cancel_scope.cancel()
+            again = [[each.again() for each in some] for some in doors]
+            parting.start_soon(standby.serve, again[0], again[1])
+            nursery.start_soon(self.compactor.run)
+            nursery.start_soon(self._end_standby, signals, nursery.cancel_scope)
+            nursery.start_soon(node.compare_clocks)
+            nursery.start_soon(node.copy, self.journal)
+            nursery.start_soon(node.pay_owed)
+            leader = await node.look_first()
+            logs.say(f"cronflowd standby {self._where()} node={node.name} leader={leader}")
+            systemd.notify("READY=1\nSTATUS=standby")
+            await node.stand_by(self.core, self.journal)
+            has_won = True
+            standby.part(HEIR_S if node.is_named else 0.0)
+            nursery.cancel_scope.cancel()
         if has_won:
             self.core.admission.gateway_token = node.gateway_token
             self.is_new = self.is_new and not self.journal.last
@@ -395,9 +399,13 @@ class Daemon:
             self.core.wake()
 
     async def _wait_for_end(self, signals: AsyncIterator[int]) -> None:
+        if self.node and self.node.is_stopping:  # it was told so as it won
+            return
         async for number in signals:
             if number != signal.SIGHUP:
                 log.info("%s: stopping", signal.Signals(number).name)
+                for each in SIGNALS:  # whoever says it again does not cut that short
+                    signal.signal(each, signal.SIG_IGN)
                 if self.node:
                     self.node.is_stopping = True
                 return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
@@ -537,6 +538,45 @@ def test_who_leaves_is_told_what_of_the_past_it_does_not_have(
     assert said.err == "cronflowd: the history of records 11 to 30 is on other nodes only\n"
     assert [(file.first, file.last) for file in list_history(journal_dir(tmp_path / "b"))] == [(1, 10)]
     assert "history: records 11 to 30 are not here" in check.examine(tmp_path / "b").lines
+
+
+async def test_a_node_that_is_told_to_end_as_it_wins_ends_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was killed between its two roles, and others waited for its lease; or by a second TERM, a HUP."""
+    told, begun = list[str](), cast(Any, object.__new__(Daemon))
+
+    async def stand_by(*_: object) -> bool:
+        return True
+
+    async def be_killed() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await trio.lowlevel.checkpoint()
+
+    async def part() -> None:
+        for number in signal.SIGTERM, signal.SIGHUP:
+            os.kill(os.getpid(), number)
+            await trio.lowlevel.checkpoint()
+        told.append("parted")
+
+    async def end() -> None:
+        told.append("ended")
+
+    begun.settings, begun._http = Settings(local_worker=0), []
+    begun.node = SimpleNamespace(is_stopping=False, lacks=SimpleNamespace(look_back=lambda: None))
+    begun._listen_for_commits = begun._open_doors = begun._say_ready = lambda: None
+    begun._stand_by, begun._begin, begun._work = stand_by, be_killed, trio.sleep_forever
+    begun._part, begun._end = part, end
+    before = [
+        signal.signal(each, lambda number, _: told.append(signal.Signals(number).name))
+        for each in (signal.SIGTERM, signal.SIGHUP)
+    ]
+    try:
+        with trio.fail_after(PATIENCE_S):
+            assert await begun.serve() == Exit.OK
+    finally:
+        for number, handler in zip((signal.SIGTERM, signal.SIGHUP), before, strict=True):
+            signal.signal(number, handler)
+    assert told == ["parted", "ended"]
+    assert begun.node.is_stopping
 
 
 async def test_a_node_whose_last_tasks_file_meets_a_broken_disk_lets_another_lead() -> None:
