@@ -23,8 +23,7 @@ from cronflowd.journal.index import Index
 from cronflowd.journal.records import journal_dir, list_history, list_segments
 from cronflowd.journal.shared_journal import JOINING, clear_unfinished, install
 from tests.daemon.test_peers import SECRET, Leader, a_leader
-from tests.journal.test_index import compact
-from tests.lib.journal_driver import Life, restarted, told
+from tests.lib.journal_driver import Life, compact, restarted, told
 from tests.lib.waiting import until
 
 ALL = 2**62
@@ -97,9 +96,9 @@ async def fetch_past(
 @pytest.mark.parametrize("how", ["at once", "both compacted meanwhile"])
 async def test_who_joins_with_a_state_alone_becomes_a_full_copy(life: Life, tmp_path: Path, how: str) -> None:
     """Else HISTORY, RUNS and LOG of all that was before would be gone when it leads one day."""
-    compact(life)
+    compact(life.data)
     live(life, 20)
-    compact(life)
+    compact(life.data)
     live(life, 20)
     lacks, here = Lacks(tmp_path / "b"), journal_dir(tmp_path / "b")
     async with a_leader(tmp_path / "a") as leader:
@@ -112,7 +111,7 @@ async def test_who_joins_with_a_state_alone_becomes_a_full_copy(life: Life, tmp_
         assert gaps.remarks(tmp_path / "b", 1, Index()) == [(0, {"code": "history-apart", "last": last})]
         if how == "both compacted meanwhile":
             live(life, 20)
-            compact(life)
+            compact(life.data)
             await trio.to_thread.run_sync(compaction.compact, here, 10**9)
             assert gaps.gaps(here) == [(1, last)], "nobody takes it for a past without events"
         await fetch_past(lacks, leader, lambda: lacks.words() == "nothing")
@@ -134,9 +133,9 @@ async def test_a_leader_is_given_the_past_that_it_lacks(
     """It fetches from nobody: as long as it led RUNS and LOG of all that was before were gone."""
     monkeypatch.setattr(peers, "LOOK_S", 0.01)
     monkeypatch.setattr(compaction, "MAX_PIECE_BYTES", 6000)  # several files
-    compact(life)
+    compact(life.data)
     live(life, 20)
-    compact(life)
+    compact(life.data)
     live(life, 20)
     async with a_leader(tmp_path / "a") as one:
         await join(life, one, tmp_path / "b")
@@ -167,7 +166,7 @@ async def test_each_file_is_fetched_once_whatever_breaks(
     """A gigabyte would never come over a link that breaks each minute."""
     monkeypatch.setattr(compaction, "MAX_PIECE_BYTES", 3000)
     monkeypatch.setattr(peers, "LOOK_S", 0.01)
-    compact(life)
+    compact(life.data)
     asked, ask, breaks = list[str](), Peer.ask, {3, 4, 8}
 
     def asking(peer: Peer, question: str, data: bytes = b"") -> bytes:
@@ -193,7 +192,7 @@ async def test_what_a_damaged_disk_gives_is_not_taken_for_the_past(
 ) -> None:
     """It would be sealed anew, and vouched for."""
     monkeypatch.setattr(peers, "LOOK_S", 0.01)
-    compact(life)
+    compact(life.data)
     (file,) = list_history(journal_dir(tmp_path / "a"))
     whole = file.path.read_bytes()
     file.path.write_bytes(whole.replace(b'"ok"', b'"no"', 1))
@@ -239,7 +238,7 @@ async def test_a_disk_that_is_nearly_full_is_left_to_what_comes(
 ) -> None:
     """A standby that fills its own disk with the past cannot take new records, and nobody could hand over."""
     monkeypatch.setattr(peers, "LOOK_S", 0.01)
-    compact(life)
+    compact(life.data)
     rooms = iter([0, peers.MARGIN_BYTES])
     monkeypatch.setattr(peers, "disk_usage", lambda _: SimpleNamespace(free=next(rooms, 1 << 40)))
     lacks = Lacks(tmp_path / "b")
@@ -257,16 +256,16 @@ async def test_who_was_far_behind_keeps_what_it_had_and_fetches_what_is_between(
     life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_killed: bool
 ) -> None:
     """Its last segment would stand for all that it missed."""
-    compact(life)
+    compact(life.data)
     live(life, 3)
     shutil.copytree(tmp_path / "a" / "journal", tmp_path / "b" / "journal")
     state, journal = restarted(tmp_path / "b")
     last = journal.last
     journal.close()
     live(life, 30)
-    compact(life)
+    compact(life.data)
     live(life, 30)
-    compact(life)
+    compact(life.data)
     lacks, here = Lacks(tmp_path / "b"), journal_dir(tmp_path / "b")
     async with a_leader(tmp_path / "a") as leader:
         if is_killed:
@@ -292,7 +291,7 @@ async def test_who_was_far_behind_keeps_what_it_had_and_fetches_what_is_between(
 
 async def test_what_is_older_than_a_gap_waits_for_what_stands_there(life: Life, tmp_path: Path) -> None:
     """A run that began before it has its end there: its output, and its first attempts, were dropped."""
-    compact(life)
+    compact(life.data)
     run = life.start(1)
     life.write(run, "of a run whose end was missed")
     write_apart(life, run)
@@ -303,7 +302,7 @@ async def test_what_is_older_than_a_gap_waits_for_what_stands_there(life: Life, 
     journal.close()
     life.end(run)
     live(life, 30)
-    compact(life)
+    compact(life.data)
     lacks, here = Lacks(tmp_path / "b"), journal_dir(tmp_path / "b")
     async with a_leader(tmp_path / "a") as leader:
         await join(life, leader, tmp_path / "b", last)
@@ -321,7 +320,7 @@ async def test_a_gap_is_still_known_where_a_second_join_was_killed(
     life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was before it became a segment again, which stood for all that is missing: nobody fetched it."""
-    compact(life)
+    compact(life.data)
     live(life, 3)
     shutil.copytree(tmp_path / "a" / "journal", tmp_path / "b" / "journal")
     here, known = journal_dir(tmp_path / "b"), list[Any]()
@@ -331,7 +330,7 @@ async def test_a_gap_is_still_known_where_a_second_join_was_killed(
             last = journal.last
             journal.close()
             live(life, 30)
-            compact(life)
+            compact(life.data)
             with monkeypatch.context() as killed, suppress(EOFError):
                 if known:
                     killed.setattr(Path, "unlink", Mock(side_effect=EOFError))
@@ -349,7 +348,7 @@ def test_what_is_lacking_is_looked_for_by_the_index(
     life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a million runs a node would read a gigabyte, and take over from one that has gone meanwhile."""
-    compact(life)
+    compact(life.data)
     live(life, 10)
     read, line_at = list[int](), index._line_at
 
