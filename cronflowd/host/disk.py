@@ -191,10 +191,13 @@ class Disk:
 DISK = Disk()
 
 
-def is_at(fd: int, path: Path) -> bool:
-    """Whether a start that opens the name will find what is open here, as far as can be said."""
+def is_at(fd: int, path: Path, opened: os.stat_result | None = None) -> bool:
+    """Whether a start that opens the name will find what is open here, as far as can be said.
+
+    `opened` is what it was when it was opened: then it is not looked at again.
+    """
     try:
-        if os.path.samestat(path.stat(), os.fstat(fd)):
+        if os.path.samestat(path.stat(), opened or os.fstat(fd)):
             return True
         # Some file systems make up another inode at each look: the kernel knows the name, too.
         return Path(f"/proc/self/fd/{fd}").readlink() == path.resolve()

@@ -110,6 +110,7 @@ class FileJournal:
         self._fd = -1
         self._first = 1
         self._path = self.directory  # of that segment
+        self._opened: os.stat_result | None = None  # what it was when it was opened
         self._end = self._synced_end = 0
         self._committed_chain = 0
         # Space set aside: the file may grow to _allocated without asking the file system.
@@ -375,7 +376,9 @@ class FileJournal:
         data, began_s = b"".join(batch.lines), time.monotonic() - agreed_s
         self._write(data, batch.offset)
         self._disk.fdatasync(self._fd)
-        if not d.is_at(self._fd, self._path):
+        # Each call of the system gives the interpreter to the loop, and takes it back.
+        opened = self._opened = self._opened or os.fstat(self._fd)
+        if not d.is_at(self._fd, self._path, opened):
             raise OSError(errno.ENOENT, f"{self._path.name} has been removed or moved away")
         self.commit_s.add(time.monotonic() - began_s)
         with self._lock:
@@ -444,6 +447,7 @@ class FileJournal:
             if fits:
                 self._fd, self._first, self._end, self._allocated = fd, first, size, size + space
                 self._synced_end, self._path = size, segment_path(self.directory, first)
+                self._opened = None
         if not fits:  # so much came meanwhile; the next batch tries again
             os.close(fd)
             self._remove_segment(segment_path(self.directory, first))
