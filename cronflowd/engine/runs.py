@@ -40,7 +40,8 @@ Overlap
 -------
 overlap= looks at the task's own runs (`task.runs`): all that have not ended, whatever they wait for. A
 run between two attempts is one of them. So a long series of retries keeps the next fire parked, or
-skips it; that is meant, for it is still the same fire being tried. `replace` ends those that wait at
+skips it; that is meant, for it is still the same fire being tried. With on=all and `skip` each worker goes by
+its own runs: who has one still is skipped, in the same decision in which the others' runs are queued. `replace` ends those that wait at
 once and has the workers kill the others; the new one is parked behind those, and where there are very
 many it has the rest of them end in steps (`to_replace`), whatever becomes of itself meanwhile.
 When a run ends for good and all that are left are parked, the oldest goes on, with all of its fire
@@ -120,6 +121,8 @@ Traps
 - What is due at one moment is decided in order of prio=, and where no slot is free all of it before any
   of it is placed, or priorities would mean nothing; but not of more than FIRES_AHEAD tasks, or the
   first would leave when the last was decided.
+- Several that are due at one moment are decided together (`FireTasks`), each by what was true before the
+  first of them. Whatever may change what becomes of another is decided alone: see `fires_alone`.
 - Random things are drawn from names (`draw`), so that deciding again decides the same.
 """
 
