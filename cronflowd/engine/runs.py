@@ -41,9 +41,10 @@ Overlap
 overlap= looks at the task's own runs (`task.runs`): all that have not ended, whatever they wait for. A
 run between two attempts is one of them. So a long series of retries keeps the next fire parked, or
 skips it; that is meant, for it is still the same fire being tried. With on=all and `skip` each worker goes by
-its own runs: who has one still is skipped, in the same decision in which the others' runs are queued. `replace` ends those that wait at
-once and has the workers kill the others; the new one is parked behind those, and where there are very
-many it has the rest of them end in steps (`to_replace`), whatever becomes of itself meanwhile.
+its own runs: who has one still is skipped, in the same decision in which the others' runs are queued.
+`replace` ends those that wait at once and has the workers kill the others; the new one is parked behind
+those, and where there are very many it has the rest of them end in steps (`to_replace`), whatever becomes
+of itself meanwhile.
 When a run ends for good and all that are left are parked, the oldest goes on, with all of its fire
 (on=all makes several). A parked run of the clock looks at its dependencies only then.
 
