@@ -257,7 +257,7 @@ _ROWS = (
         changes=True,
     ),
     Verb(p.now, "NOW [key=value …] COMMAND", "runs a command once, now; also NOW {JSON}"),
-    Verb(p.at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time"),
+    Verb(p.at, "AT TIME [key=value …] COMMAND", "runs a command once, at a time; also AT TIME {JSON}"),
     Verb(p.cancel, "CANCEL RUN", "ends a run"),
     Verb(
         p.once, "ONCE KEY LINE", "does a line that changes something, once: not again with the same key",

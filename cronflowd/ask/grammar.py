@@ -376,5 +376,5 @@ def until(options: dict[str, str], context: Context) -> datetime:
     return until_at
 
 
-def zone(options: dict[str, str], context: Context) -> str:
-    return parse_zone(options.get("tz") or context.default_tz)
+def zone(options: dict[str, Any], context: Context) -> str:
+    return parse_zone(str(options.get("tz") or context.default_tz))

@@ -167,8 +167,7 @@ def at(text: str, context: Context) -> o.AddTask:
         raise WrongWords("the time comes first, and options behind it")
     if time[:1].isalpha() and '"' not in text[: len(time)]:
         raise WrongWords('a time in words stands in double quotes, as in AT "tomorrow at 8 AM" COMMAND')
-    options, command = split_options(rest, True)
-    options = _from_template(options, context)
+    options, command = _once(rest, context)
     zone, named = g.zone(options, context), named_zone(time)
     if named and options.get("tz") and named != zone:
         raise Refusal("bad-option", f"tz={zone} contradicts the time, which says {named}", "tz")
@@ -176,28 +175,29 @@ def at(text: str, context: Context) -> o.AddTask:
 
 
 def now(text: str, context: Context) -> o.AddTask:
+    return o.AddTask(_one_off(context.now, *_once(text, context), context), now=True)
+
+
+def _once(text: str, context: Context) -> tuple[dict[str, Any], str | None]:
+    """Options and command of what runs once; of the record of a task without a schedule: it, and None."""
     text = text.lstrip(" \t")
-    if re.match(r'\{[ \t]*"', text):  # a shell's group has a blank there, and no quote behind it
-        return _now_json(text, context)
-    options, command = split_options(text, True)
-    options = _from_template(options, context)
-    return o.AddTask(_one_off(context.now, options, command, context), now=True)
-
-
-def _now_json(text: str, context: Context) -> o.AddTask:
-    """The record of a task that has no schedule."""
+    if not re.match(r'\{[ \t]*"', text):  # a shell's group has a blank there, and no quote behind it
+        options, command = split_options(text, True)
+        return _from_template(options, context), command
     words = _record(text, context)
     for key in ("schedule", "id", "paused", "replace"):
         if key in words:
-            raise Refusal("bad-option", f'"{key}" means nothing for what runs now')
-    record = {"schedule": f"@at {format_time(context.now)}"} | words
-    return o.AddTask(parse_record(record, context.default_tz)[1], now=True)
+            raise Refusal("bad-option", f'"{key}" means nothing for what runs once')
+    return words, None
 
 
-def _one_off(moment_at: datetime, options: dict[str, str], command: str, context: Context) -> TaskSpec:
+def _one_off(moment_at: datetime, options: dict[str, Any], command: str | None, context: Context) -> TaskSpec:
+    schedule = f"@at {format_time(moment_at)}"
+    if command is None:
+        return parse_record({"schedule": schedule} | options, context.default_tz)[1]
     if options.get("type", "shell") in PROGRAMS:
         check_no_schedule(command)
-    return _spec(f"@at {format_time(moment_at)}", options, command, context.default_tz, context)
+    return _spec(schedule, options, command, context.default_tz, context)
 
 
 def _spec(schedule: str, options: dict[str, str], command: str, zone: str, context: Context) -> TaskSpec:
