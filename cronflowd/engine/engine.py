@@ -269,7 +269,7 @@ class Engine:
         if self._alone:
             self._alone -= 1
         elif again is None and state.tasks.are_made and not fires_alone(state, task):
-            for other in state.due.beside(first, FIRED_TOGETHER):
+            for other in state.due.beside(first, FIRED_TOGETHER - 1):
                 if (task := state.tasks.get(other)) and task.due_at == first[0] and other not in tasks:
                     if fires_alone(state, task):
                         break

@@ -33,7 +33,7 @@ from .tables import ENDED_AT_ONCE, MIN_GRACE_S, counts, of_one_fire
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 DAY = timedelta(days=1)
-FIRED_TOGETHER = 16  # tasks in one decision, of those that are due at one moment
+FIRED_TOGETHER = 20  # tasks in one decision, of those that are due at one moment
 MAX_LISTENERS = 10_000  # of one event, so that an EMIT stays a short record
 MAX_NAMING = 50_000  # tasks that name it, used up ones too: all are looked at
 DRAWS = 2**32
@@ -95,9 +95,8 @@ def _begin_flow(
     for each in queued:
         each.flow = number
         facts.append(flow_remark(each.run, number))
-    ours = {each.run for each in queued}
     for fact in facts:
-        if isinstance(fact, f.RunEnded) and fact.run in ours:
+        if isinstance(fact, f.RunEnded) and fact.state == "skipped":  # the others were replaced
             fact.flow = number
 
 
@@ -213,19 +212,17 @@ def _start(
         return Decision(_passed_one(task, "missed", due_at, NO_WORKER, following, settles))
     if 0 < options.count <= task.fired + 1:
         following = None
+    ends: list[f.Fact] = []  # behind all of them, or they would not be of one fire
     for run, target in enumerate(targets, first_run):
         not_before_at = delay(task, due_at, f"{decided}{target}", now) if options.jitter_s else None
         queued = f.RunQueued(run, task.id, due_at, by, following, None, parked, not_before_at)
         if target in busy:
             queued.parked, queued.not_before_at = True, None
+            held = Run(run, task.id, task.spec, due_at=due_at, queued_at=now, by=by)
+            ends += ended_waiting(held, "skipped", busy[target])
         queued.nth, queued.awaits, queued.target = decided + 1, bool(waits), target
         before.append(queued)
-    # Behind all of them, or they would not be of one fire.
-    for run, target in enumerate(targets, first_run) if busy else ():
-        if why := busy.get(target, ""):
-            held = Run(run, task.id, task.spec, due_at=due_at, queued_at=now, by=by)
-            before.append(ended(held, "skipped", why=why))
-    return Decision(before, None, messages)
+    return Decision(before + ends, None, messages)
 
 
 def _busy(state: State, task: Task, targets: Sequence[str], why: Reason) -> dict[str, Reason]:
@@ -233,8 +230,9 @@ def _busy(state: State, task: Task, targets: Sequence[str], why: Reason) -> dict
 
     With on=all and overlap=skip one that is away, or slow, does not keep the task from all others.
     """
-    mode, runs = task.spec.options.overlap or state.common.overlap, [state.runs[run] for run in task.runs]
-    if mode != "skip" or task.spec.options.after or not all(run.target for run in runs):
+    options, runs = task.spec.options, [state.runs[run] for run in task.runs]
+    is_each_alone = options.on == "all" and not options.after and all(run.target for run in runs)
+    if not is_each_alone or (options.overlap or state.common.overlap) != "skip":
         return dict.fromkeys(targets, why)
     first = {run.target: reason("overlap", run=run.id, state=run.shown) for run in reversed(runs)}
     return {target: first[target] for target in targets if target in first}
@@ -310,7 +308,7 @@ def _fire_on(state: State, order: o.FireOn, now: datetime, limits: Limits) -> De
     for fact in decision.facts:
         if isinstance(fact, f.RunQueued):
             fact.args, fact.who = emitted.args, emitted.who
-        if isinstance(fact, f.FiresPassed):
+        if isinstance(fact, f.FiresPassed) or (isinstance(fact, f.RunEnded) and fact.state == "skipped"):
             fact.cause = cause("emitted", emitted.event, emitted.who, emitted.args)
         if isinstance(fact, f.RunQueued | f.FiresPassed):
             fact.emitted, is_first = is_first, False

@@ -13,6 +13,7 @@ from cronflowd.ask import views
 from cronflowd.engine import orders as o
 from cronflowd.schedules.calendars import Calendar
 from cronflowd.schedules.zones import load_zone
+from cronflowd.tasks.reasons import in_words
 from cronflowd.tasks.task import parse_record
 from tests.engine.test_engine import done, much_to_replace
 from tests.lib.engine_driver import Driver, snapshot
@@ -200,6 +201,34 @@ def test_who_waits_for_a_task_on_all_workers_hears_of_the_one_that_was_skipped()
     driver.pump()
     skipped = [each for each in journaled(driver, "FiresPassed") if each["name"] == "then"]
     assert [each["why"]["code"] for each in skipped] == ["dependency"]
+
+
+@pytest.mark.parametrize("on", ["any", "w1", "label:a=b"])
+def test_a_task_that_is_for_all_workers_no_more_has_one_run_at_a_time(on: str) -> None:
+    """Runs that are for one worker each are runs of the task, whichever one it is for now."""
+    driver = everywhere()
+    driver.line(f"SET job on={on}")
+    driver.wait(60)
+    (passed,) = journaled(driver, "FiresPassed")
+    assert (passed["state"], passed["why"]["run"]) == ("skipped", 2)
+
+
+def test_why_a_worker_was_passed_over_stands_in_the_log_of_its_run() -> None:
+    driver = everywhere()
+    driver.wait(60)
+    (run,) = [each["run"] for each in journaled(driver, "RunEnded") if each["state"] == "skipped"]
+    assert [in_words(text) for _, text in driver.state.outputs[run].lines] == [
+        "overlap: run 2 is still queued"
+    ]
+
+
+def test_who_said_emit_is_told_of_the_worker_that_was_passed_over_too() -> None:
+    driver = everywhere()
+    driver.line('SET job schedule="@on news"')
+    driver.line("EMIT news A=b")
+    driver.pump()
+    causes = [each["cause"] for each in journaled(driver, "RunEnded") if each["state"] == "skipped"]
+    assert causes == [{"code": "emitted", "event": "news", "args": "A=b"}]
 
 
 @pytest.mark.parametrize("mode", ["queue1", "replace", "allow"])
