@@ -38,9 +38,7 @@ class Bench:
         self.sent: list[str] = []
         link: Any = SimpleNamespace(
             name="w1",
-            dropped={},
             send=self.sent.append,
-            owes_much=False,
             number=1,
             last_seen_at=START,
             beside=(),

@@ -35,6 +35,7 @@ from cronflowd.net.outbox import Gate, Outbox
 from cronflowd.net.workers import Link
 from cronflowd.schedules.schedule import Schedule, parse_schedule
 from cronflowd.tasks.reasons import reason
+from tests.lib.core_driver import Reader
 from tests.lib.harness import HandClock
 
 START = datetime(2030, 3, 30, 20, 0, tzinfo=UTC)  # Paris changes its clocks at 1:00Z in the next night
@@ -97,18 +98,6 @@ class ListJournal:
         """There is no disk."""
 
 
-class Listener:
-    """A worker's connection that takes whatever it is given."""
-
-    owes_much = False
-
-    def send(self, line: str) -> None:
-        """It reads everything at once."""
-
-    def flush(self, seq: int) -> None:
-        """And owes nothing."""
-
-
 class Life:
     """A daemon, the machine's clocks, and one worker that takes every run and never ends one.
 
@@ -129,7 +118,7 @@ class Life:
             state.apply(entry.fact, entry.at, seq)
         self.core = Core(state, cast(FileJournal, self.journal), self.clock, Limits())
         self.core.submit(o.StartDaemon("1", "UTC"))
-        self.core.links["w1"] = cast(Link, Listener())
+        self.core.links["w1"] = cast(Link, Reader())
         self.core.submit(o.JoinWorker("w1", 10_000, {}, ("shell",), "here", ()))
         self.look()
 

@@ -21,21 +21,9 @@ from cronflowd.engine.rules import Decision
 from cronflowd.engine.state import State
 from cronflowd.net import poller
 from cronflowd.net.workers import Link
-from tests.lib.core_driver import PickyJournal, line, make_core
+from tests.lib.core_driver import PickyJournal, Reader, line, make_core
 from tests.lib.engine_driver import START
 from tests.lib.memory_journal import MemoryJournal
-
-
-class Reader:
-    """A worker's connection that takes whatever it is given."""
-
-    owes_much = False
-
-    def send(self, line: str) -> None:
-        """It reads everything at once."""
-
-    def flush(self, seq: int) -> None:
-        """And owes nothing."""
 
 
 def test_a_feed_that_fails_loses_its_place_and_nobody_else_does(caplog: pytest.LogCaptureFixture) -> None:

@@ -33,6 +33,17 @@ class PickyJournal(MemoryJournal):
         return super().append(facts, at)
 
 
+class Reader:
+    """A worker's connection that takes whatever it is given."""
+
+    def send(self, line: str) -> bool:
+        """It reads everything at once."""
+        return False
+
+    def flush(self, seq: int) -> None:
+        """And owes nothing."""
+
+
 def make_core(journal: MemoryJournal | None = None) -> Core:
     core = Core(State("UTC"), journal or PickyJournal(), HandClock(START), Limits())
     core.journal.notify = core.committed

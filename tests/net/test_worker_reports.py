@@ -15,6 +15,7 @@ from cronflowd.engine.state import State
 from cronflowd.net.workers import Batch
 from cronflowd.tasks.reasons import in_words
 from cronflowd.worker.executors.output import Output
+from tests.lib.core_driver import Reader
 from tests.lib.harness import HandClock
 from tests.lib.memory_journal import MemoryJournal
 from tests.lib.out_lines import take_all
@@ -31,11 +32,10 @@ class FullDisk(MemoryJournal):
         return super().append(facts, at)
 
 
-class Life:
+class Life(Reader):
     """Two runs on a worker, whose lines come in batches."""
 
     name = "w1"
-    owes_much = False
     beside = ()
     last_seen_at = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -52,12 +52,6 @@ class Life:
             added = f.TaskAdded(self.core.state.next_task, record, self.last_seen_at, None)
             self.core.state.apply(added, self.last_seen_at)
             self.core.submit(o.RunTask(record["jobName"], {}))
-
-    def send(self, line: str) -> None:
-        """It reads everything at once."""
-
-    def flush(self, seq: int) -> None:
-        """And owes nothing."""
 
     def hear(self, *lines: str) -> None:
         link: Any = self
