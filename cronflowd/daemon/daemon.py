@@ -70,10 +70,10 @@ PROGRESS_EVERY = 250_000  # replayed records
 # A commit takes the interpreter from a busy loop four times, and the loop takes it from a thread that reads
 # a file with each call of the system; Python's 5 ms each time would be 20 ms for every reply.
 SWITCH_S = 0.0005
+SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 # What orders leave is hardly ever a circle, and nobody who stays for long leaves one. So what is there twice
 # when some was looked for is not looked at again, and in one go no more than 2,000 times 5 objects are: with
 # four times as many, and what a thousand clients are made of beside them, that was a step of 70 ms.
-SIGNALS = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 GARBAGE = 2_000, 4
 PARTING_S = 1.0  # for workers to close their side when the daemon stops
 HANDOVER_S = 0.2  # to take and to close, where another leads then: for who is frozen it does not wait
@@ -203,14 +203,18 @@ class Daemon:
             nursery.cancel_scope.cancel()
 
     async def _lead(self, signals: AsyncIterator[int]) -> None:
-        """From ready to the end of one that decides."""
-        await self._begin()
+        """From the start of one that decides to its end, which may come before it is ready."""
+        is_ready = False
         async with trio.open_nursery() as nursery:
-            self._say_ready()
-            nursery.start_soon(self._work)
-            await self._wait_for_end(signals)
-            systemd.notify("STOPPING=1")
-            await self._part()
+            with trio.CancelScope() as role:
+                nursery.start_soon(self._end_role, signals, role)
+                await self._begin()
+                self._say_ready()
+                is_ready = True
+                nursery.start_soon(self._work)
+                await trio.sleep_forever()
+            if is_ready:  # else nobody has come yet
+                await self._part()
             nursery.cancel_scope.cancel()
         await self._end()
 
@@ -234,7 +238,7 @@ class Daemon:
             again = [[each.again() for each in some] for some in doors]
             parting.start_soon(standby.serve, again[0], again[1])
             nursery.start_soon(self.compactor.run)
-            nursery.start_soon(self._end_standby, signals, nursery.cancel_scope)
+            nursery.start_soon(self._end_role, signals, nursery.cancel_scope)
             nursery.start_soon(node.compare_clocks)
             nursery.start_soon(node.copy, self.journal)
             nursery.start_soon(node.pay_owed)
@@ -254,10 +258,11 @@ class Daemon:
             node.resign()
         return has_won
 
-    async def _end_standby(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async def _end_role(self, signals: AsyncIterator[int], role: trio.CancelScope) -> None:
+        """Ends it when this process is told to end."""
         await self._wait_for_end(signals)
         systemd.notify("STOPPING=1")
-        scope.cancel()
+        role.cancel()
 
     def _listen_for_commits(self) -> None:
         def committed() -> None:
@@ -298,7 +303,8 @@ class Daemon:
         path = self.settings.data / tasks_file.TASKS_NAME
         if self.is_new and path.exists():
             try:
-                await self.answers.files.load(path)
+                with trio.CancelScope(shield=True):  # all of it: the next start would not take it over
+                    await self.answers.files.load(path)
             except Refusal as refusal:
                 raise Fatal(Exit.CORRUPT, refusal.message) from None
             log.info("%s: %d tasks taken over", path, len(self.state.tasks))
