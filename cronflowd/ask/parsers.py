@@ -70,7 +70,7 @@ def add(text: str, context: Context) -> o.AddTask:
     flags = _flags(options) if "paused" in options or "replace" in options else {}
     for key in ("schedule", "command"):
         if key in options:
-            raise Refusal("bad-option", no_option(key))
+            raise Refusal("bad-option", no_option(key), key)
     if not rest:
         options.pop("name", None)
         set_options(DEFAULTS, options, context.default_tz, context.now)  # an option that is wrong goes first
@@ -232,7 +232,7 @@ def set_task(text: str, context: Context) -> o.SetTask:
         raise WrongWords("nothing to set")
     for key in {"cron", "cmd", "id"} & options.keys():
         hint = {"cron": "schedule= is", "cmd": "command= is", "id": "a task keeps its number; name= is"}[key]
-        raise Refusal("bad-option", f"there is no option {key}=; {hint} what SET takes")
+        raise Refusal("bad-option", f"there is no option {key}=; {hint} what SET takes", key)
     rev = _rev(ref, options)
     if not options:
         raise WrongWords("nothing to set")

@@ -144,11 +144,11 @@ def _check_chosen(state: State, wanted: int | None) -> None:
 def _check_free(state: State, name: str, task_id: int) -> None:
     """Refuses a name for this task that is another's."""
     if (owner := state.names.get(name)) not in (None, task_id):
-        raise Refusal("exists", f'a task named "{name}" exists already (id {owner})')
+        raise Refusal("exists", f'a task named "{name}" exists already (id {owner})', "name")
     if name in state.beats.expected:
-        raise Refusal("exists", f'"{name}" is the name of an expectation; FORGET removes it')
+        raise Refusal("exists", f'"{name}" is the name of an expectation; FORGET removes it', "name")
     if name[:5] == "task_" and (owner := id_of_name(name)) not in (None, task_id):
-        raise Refusal("exists", f'the name "{name}" belongs to id {owner} alone')
+        raise Refusal("exists", f'the name "{name}" belongs to id {owner} alone', "name")
 
 
 def _settled(state: State, spec: TaskSpec, old_name: str = "") -> TaskSpec:

@@ -581,9 +581,10 @@ def split_schedule(text: str) -> tuple[str, str]:
             behind = _BACKWARDS.search(text)
             hint = f"; {behind[1]} stands before the command" if behind else ""
             said = "a schedule begins with a cron field or @; one in words needs double quotes"
-            refuse(f'"{text[:64]}": {said}{hint}')
+            raise Refusal("bad-schedule", f'"{text[:64]}": {said}{hint}', "schedule")
         if not match:
-            refuse(f'"{text[:64]}": five cron fields, an @word or a quoted schedule must come first')
+            why = "five cron fields, an @word or a quoted schedule must come first"
+            raise Refusal("bad-schedule", f'"{text[:64]}": {why}', "schedule")
         schedule = match[0]
     end = match.end()
     if text[end : end + 1] not in (" ", "\t"):

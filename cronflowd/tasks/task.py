@@ -171,7 +171,11 @@ def make_spec(name: str, schedule: str, command: str, options: Options, default_
     _check_size(command, options)
     if options is not DEFAULTS:
         _check_type(options)
-    parsed = parse_schedule(schedule, options.tz or default_tz)
+    try:
+        parsed = parse_schedule(schedule, options.tz or default_tz)
+    except Refusal as refusal:
+        refusal.option = refusal.option or "schedule"
+        raise
     if options.tz and parsed.tz != options.tz:
         raise Refusal("bad-option", f"tz={options.tz} contradicts the schedule, which says {parsed.tz}", "tz")
     _check_bounds(options, parsed)
@@ -197,13 +201,15 @@ def _check_bounds(options: Options, schedule: Schedule) -> None:
         raise Refusal("bad-option", f"{given[0]}= is for what comes again, not for @at", given[0])
     if options.spread_s and schedule.kind in ("reboot", "after", "on"):
         what = f"spread= is for moments of the clock, not for @{schedule.kind}; jitter= delays a start"
-        raise Refusal("bad-option", what)
+        raise Refusal("bad-option", what, "spread")
     if schedule.kind == "reboot" and options.after:
         raise Refusal(
             "bad-option", "after= is not for @reboot; let it start with @after behind one that is", "after"
         )
     if schedule.kind == "after" and not options.after:
-        raise Refusal("bad-schedule", "@after needs after=, the tasks that start it, as in after=a,b @after")
+        raise Refusal(
+            "bad-schedule", "@after needs after=, the tasks that start it, as in after=a,b @after", "after"
+        )
     if options.start_at and options.end_at and options.end_at < options.start_at:
         raise Refusal("bad-option", f"end={format_time(options.end_at)} is before start=", "end")
 

@@ -562,15 +562,12 @@ def _say_schedule(words: Words, body: JobBody, old: Job | None) -> None:
 
 # --- refusals ---------------------------------------------------------------------------------------
 
-_BY_CODE = {
-    "bad-schedule": ("schedule",), "exists": ("jobName",), "cycle": ("after",), "syntax": ("command",),
-    "not-found": ("after",),
-}  # fmt: skip
+_BY_CODE = {"bad-schedule": "schedule", "syntax": "command"}
 
 
 def about(refusal: Refusal, words: Words) -> Wrong:
     """A refusal of what these words were for, with the field that it is about."""
-    keys = [refusal.option, *_BY_CODE.get(refusal.code, ())]
+    keys = [refusal.option, "jobName" if refusal.option == "name" else _BY_CODE.get(refusal.code, "")]
     field = next((words.fields[key] for key in keys if key in words.fields), None)
     return Wrong(refusal.code, refusal.message, field)
 

@@ -16,6 +16,7 @@ from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
+from tests.lib.engine_driver import Driver
 from tests.lib.harness import START, HandClock
 from tests.lib.lines import CONTEXT
 from tests.lib.memory_journal import MemoryJournal
@@ -41,6 +42,25 @@ def test_no_answer_is_without_a_verb() -> None:
         if list(inspect.signature(method).parameters) == ["question", "session"]
     }
     assert asked - named == set()
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("ADD name=t * * * * * x", "name"), ("ADD name=all * * * * * x", "name"),
+        ("SET t name=task_9", "name"), ("LIST name=a@b", "name"), ("LIST tag=a@b", "tag"),
+        ("ADD tomorrow x", "schedule"), ("ADD 61 * * * * x", "schedule"), ("SET t schedule=@no", "schedule"),
+        ("ADD spread=1m @reboot x", "spread"), ("ADD @after x", "after"),
+        ("ADD foo=1 * * * * * x", "foo"), ("LIST foo=1", "foo"), ("SET t id=1", "id"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_to_programs_which_option_was_wrong(line: str, option: str) -> None:
+    """The schedule as well; and a name that is taken, or can be none, is wrong in name=, not in tag=."""
+    driver = Driver()
+    driver.line("ADD name=t * * * * * x")
+    with pytest.raises(Refusal) as found:
+        driver.line(line)
+    assert found.value.option == option
 
 
 @pytest.mark.parametrize(

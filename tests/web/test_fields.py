@@ -217,6 +217,7 @@ def test_another_payload_takes_the_place_of_all_of_the_old_one() -> None:
         ({"command": "x", "onWorker": "a=b", **EVERY_DAY}, "onWorker"),
         ({"command": "x", "notify": "nobody", **EVERY_DAY}, "notify"),
         ({"command": "x", "name": " ", **EVERY_DAY}, "name"),
+        ({"command": "x", "jobName": "a b", **EVERY_DAY}, "jobName"),
         (
             {"command": "x", "retryPolicy": {"type": "FIXED", "maxRetries": 2}, "maxRetries": 3, **EVERY_DAY},
             "maxRetries",
