@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from time import perf_counter
 from typing import Any, NoReturn, Protocol
 
 import trio
@@ -64,9 +65,9 @@ MAX_HELLO_BYTES = 1024  # before authentication, where that is asked for
 FAREWELL_S = 1.0
 MAX_OWED_BYTES = 1 << 20  # a worker that is owed more is given no more runs until it has taken that
 BEATS_MISSED = 3
-# After so many reports the others have their turn. A run has two: so more end than a client can ask for
-# in its own slice, or they would pile up, and one that waits in line costs a third more.
-SLICE_LINES = 500
+# After so many reports, or so long, the others have their turn. A run has two: so more end than a client can
+# ask for in its own slice, or they would pile up, and one that waits in line costs a third more.
+SLICE_LINES, SLICE_S = 500, 0.005
 FEW_LINES = 20  # the same while moments that have come wait: a run that starts late is worse than a late ACK
 MAX_OFFSET_S = 2.0  # a worker's clock that is less wrong is not worth a word
 
@@ -244,9 +245,8 @@ class Link:
         """How its clock compares with ours, for people."""
         if self.offset_s is None:
             return "not measured"
-        return f"{self.offset_s:+.3f} s" + (
-            f" (round trip {self.rtt_s:.3f} s)" if self.rtt_s is not None else ""
-        )
+        trip = "" if self.rtt_s is None else f" (round trip {self.rtt_s:.3f} s)"
+        return f"{self.offset_s:+.3f} s{trip}"
 
 
 _ORDERS = ("RUN ", "KILL ")
@@ -497,56 +497,65 @@ def _let_go(core: Dispatch, link: Link, why: Reason) -> None:
 
 async def _serve_link(connection: Connection, core: Dispatch, link: Link, reader: LineReader) -> Reason:
     """Takes reports until the connection ends; returns why it did."""
-    patience_s = BEATS_MISSED * core.settings.heartbeat_s
-    heard_at = trio.current_time()
-    batch = Batch(core, link)
+    patience_s, heard_s = BEATS_MISSED * core.settings.heartbeat_s, trio.current_time()
+    batch = Batch(core, link, reader)
 
-    def take_slice() -> None:
-        link.last_seen_at = batch.now = core.look()
-        try:
-            for item in reader.take(FEW_LINES if core.is_behind(batch.now) else SLICE_LINES):
-                batch.take(item if type(item) is str else _text(item))
-        finally:
-            batch.close()
-        if reader.has_lines and connection.has_ended:
+    def take_slice() -> bool:
+        is_more = batch.take_slice()
+        if is_more and connection.has_ended:
             link.let_rest()
+        return is_more
 
     def take(data: bytes) -> bool:
-        nonlocal heard_at
-        heard_at = trio.current_time()
+        nonlocal heard_s
+        heard_s = trio.current_time()
         reader.feed(data)
-        take_slice()
+        is_more = take_slice()
         if not data:
             link.let_rest()
-        return bool(data) and not (reader.has_lines or link.owes_much)
+        return bool(data) and not (is_more or link.owes_much)
 
     inlet = Inlet(connection, take)
     if connection.has_ended:
         link.let_rest()
     while True:
-        take_slice()
-        is_more = reader.has_lines
+        is_more = take_slice()
         if is_more or link.owes_much:  # whoever does not read what it is told is not read either
             await link.outbox.wait_room(link.most_owed)
         if is_more:
             continue
         if inlet.has_ended:
             return reason("link-ended")
-        if not await inlet.wait(lambda: heard_at + patience_s):
+        if not await inlet.wait(lambda: heard_s + patience_s):
             return reason("link-silent", seconds=patience_s)
 
 
 class Batch:
     """Turns report lines into orders; output lines of one run that follow each other are one order."""
 
-    def __init__(self, core: Dispatch, link: Link) -> None:
-        self.core = core
-        self.link = link
-        self.now = link.last_seen_at
-        self.output_run = 0
+    def __init__(self, core: Dispatch, link: Link, reader: LineReader) -> None:
+        self.core, self.link, self._reader = core, link, reader
+        self._lines = deque[Item]()  # taken from there, and not looked at yet
+        self.now, self.output_run = link.last_seen_at, 0
         self.output: list[list[Any]] = []
         # What was reported as started (RUN ATTEMPT), before it is known whether its end comes with it.
         self.begun: dict[str, None] = {}
+
+    def take_slice(self) -> bool:
+        """Carries out some lines; whether there are more. Raises Refusal."""
+        lines, self.link.last_seen_at = self._lines, self.core.look()
+        self.now, until = self.link.last_seen_at, perf_counter() + SLICE_S
+        most = FEW_LINES if self.core.is_behind(self.now) else SLICE_LINES
+        lines.extend([] if lines else self._reader.take(most))
+        try:
+            for _ in range(min(len(lines), most)):
+                line = lines.popleft()
+                self.take(line if type(line) is str else _text(line))
+                if perf_counter() > until:
+                    break
+        finally:
+            self.close()
+        return bool(lines) or self._reader.has_lines
 
     def take(self, line: str) -> None:
         word, _, rest = line.partition(" ")

@@ -20,6 +20,7 @@ from cronflowd.engine.orders import JoinWorker, StartDaemon
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.net.clients import Session
+from cronflowd.net.lines import LineReader
 from cronflowd.net.workers import Batch
 from tests.lib.calls import calls_of
 from tests.lib.harness import START, HandClock
@@ -48,7 +49,7 @@ class Bench:
         self.core.submit(JoinWorker("w1", 1000, {}, ("shell", "sleep"), "here", ()))
         self.answers = Answers(self.core, Path("/nowhere"))
         self.session = Session(1, "here", "unix")
-        self.batch = Batch(self.core, link)
+        self.batch = Batch(self.core, link, LineReader())
 
     def say(self, line: str) -> None:
         self.answers.handle(line, self.session, self.clock.now())

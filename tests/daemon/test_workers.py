@@ -495,10 +495,15 @@ async def test_who_is_cut_off_amid_his_first_words_is_no_bug(
     assert wire.take_lines() == ["ERR syntax HELLO said that 3 HELD lines follow; 0 came"]
 
 
+@pytest.mark.parametrize(("slice_s", "most"), [(60.0, SLICE_LINES), (-1.0, 1)])
 async def test_reports_that_come_all_at_once_are_taken_a_few_in_a_turn(
-    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    core: Core, connect: Connect, monkeypatch: pytest.MonkeyPatch, slice_s: float, most: int
 ) -> None:
-    """A worker that was away for a night has thousands; everybody else waits for no more than a slice."""
+    """A worker that was away for a night has thousands; everybody else waits for no more than a slice.
+
+    Ends of which many are told take ten times as long as others: then a slice is shorter.
+    """
+    monkeypatch.setattr(workers, "SLICE_S", slice_s)
     turns = [0]
     monkeypatch.setattr(core, "on_pass", lambda: turns.append(0))
     submit = core.submit
@@ -510,11 +515,11 @@ async def test_reports_that_come_all_at_once_are_taken_a_few_in_a_turn(
     monkeypatch.setattr(core, "submit", count)
     wire = Wire("192.0.2.9:1")
     connect(wire)
-    wire.say("HELLO name=a slots=1\n" + "DONE 7 1 0\n" * 5000 + "BYE")
+    wire.say("HELLO name=a slots=1\n" + "DONE 7 1 0\n" * (10 * most) + "BYE")
     await until_quiet()
-    assert wire.take_lines()[1:] == ["ACK 7 1"] * 5000
+    assert wire.take_lines()[1:] == ["ACK 7 1"] * (10 * most)
     assert core.state.workers["a"].leaving
-    assert 0 < max(turns) <= 4 * SLICE_LINES  # a beat takes a few turns of the loop
+    assert 0 < max(turns) <= 4 * most  # a beat takes a few turns of the loop
 
 
 class Eager(Wire):

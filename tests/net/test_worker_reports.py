@@ -12,6 +12,7 @@ from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
+from cronflowd.net.lines import LineReader
 from cronflowd.net.workers import Batch
 from cronflowd.tasks.reasons import in_words
 from cronflowd.worker.executors.output import Output
@@ -55,7 +56,7 @@ class Life(Reader):
 
     def hear(self, *lines: str) -> None:
         link: Any = self
-        batch = Batch(self.core, link)
+        batch = Batch(self.core, link, LineReader())
         for line in lines:
             batch.take(line)
         batch.close()
