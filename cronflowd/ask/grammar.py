@@ -110,7 +110,7 @@ def check_known(options: Iterable[str], known: tuple[str, ...]) -> None:
             said = f'there is no option "{escape(key[:80])}" here; known: {", ".join(known) or "none"}'
             hint = f"; did you mean {key.lower()}=?" if key.lower() in known else ""
             hint = hint or meant(key, [f"{each}=" for each in known], _ALSO_CALLED)
-            raise Refusal("bad-option", said + hint)
+            raise Refusal("bad-option", said + hint, key)
 
 
 def split_any(text: str) -> tuple[list[str], dict[str, str]]:
@@ -238,7 +238,7 @@ def pattern(options: dict[str, str]) -> Pattern:
         raise Refusal("bad-option", f"name=: longer than {MAX_PATTERN} characters", "name")
     if odd := _NEVER_IN_A_NAME.search(glob):
         why = f'name=: no name has a "{escape(odd[0])}"; they are letters, digits, . _ -'
-        raise Refusal("bad-option", why)
+        raise Refusal("bad-option", why, "name")
     if not _GLOB.fullmatch(glob):
         raise Refusal("bad-option", f'name=: "{escape(glob)}" has a [ without its ], as in web[12]', "name")
     return Pattern(asked_tag(tag), glob)
@@ -247,7 +247,7 @@ def pattern(options: dict[str, str]) -> Pattern:
 def asked_tag(tag: str) -> str:
     """What no tag can be would choose nothing, without a word: tag=a,b."""
     if tag:
-        check_form(tag, "tag")
+        check_form(tag, "tag", "tag")
     return tag
 
 

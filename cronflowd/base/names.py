@@ -25,9 +25,8 @@ def check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         check_form(name, "name")
     if name in _ALL or name.isdigit():
-        raise Refusal(
-            "bad-option", f'the name "{name}" would be taken for {"an id" if name.isdigit() else "all"}'
-        )
+        why = f'the name "{name}" would be taken for {"an id" if name.isdigit() else "all"}'
+        raise Refusal("bad-option", why, "name")
 
 
 def check_worker_name(name: str) -> str:
@@ -41,11 +40,11 @@ def check_worker_name(name: str) -> str:
     return name
 
 
-def check_form(name: str, what: str) -> str:
+def check_form(name: str, what: str, option: str = "name") -> str:
     """The name; raises Refusal (`bad-option`) unless something of this kind may be called so."""
     if not _NAME.fullmatch(name):
         why = f'the {what} "{escape(name[:80])}" is not 1 to 64 letters, digits, `.`, `_` or `-`'
-        raise Refusal("bad-option", why, "name")
+        raise Refusal("bad-option", why, option)
     return name
 
 

@@ -509,7 +509,7 @@ def set_options(
             rule = RULES[key]
             changes[rule.field] = _parse_option(key, rule, text, zone, now)
         else:
-            raise Refusal("bad-option", no_option(key))
+            raise Refusal("bad-option", no_option(key), key)
     for field_name, pairs in (("env", env), ("headers", dict(headers.values()))):
         if pairs != dict(getattr(options, field_name)):
             changes[field_name] = tuple(sorted(pairs.items()))

@@ -197,7 +197,7 @@ def _check_bounds(options: Options, schedule: Schedule) -> None:
         raise Refusal("bad-option", f"{given[0]}= is for what comes again, not for @at", given[0])
     if options.spread_s and schedule.kind in ("reboot", "after", "on"):
         what = f"spread= is for moments of the clock, not for @{schedule.kind}; jitter= delays a start"
-        raise Refusal("bad-option", what)
+        raise Refusal("bad-option", what, "spread")
     if schedule.kind == "reboot" and options.after:
         raise Refusal(
             "bad-option", "after= is not for @reboot; let it start with @after behind one that is", "after"
