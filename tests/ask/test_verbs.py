@@ -94,6 +94,8 @@ def test_before_authentication_only_what_tells_nothing_may_be_said() -> None:
         ("LIST tag=a,b", "tag"),
         ("LIST name=a=b", "name"),
         ("LIST colour=red", "colour"),
+        ("RUNS worker=a/b", "worker"),
+        ("RUNS worker=all", "worker"),
         ("RUN a K=V", "K"),
         (f"ONCE {'x' * 200} CLEAR", "KEY"),
     ],
