@@ -30,7 +30,7 @@ ALL_KINDS = (*KINDS, "accounts")
 class Event:
     """One row of WATCH but for its last column, and what decides who sees it."""
 
-    kind: str  # one of KINDS
+    kind: str  # one of ALL_KINDS
     task_id: int | None
     row: tuple[Any, ...]
 

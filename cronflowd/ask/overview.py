@@ -19,7 +19,7 @@ from ..base.errors import Refusal
 from ..base.replies import PAIR_COLUMNS, Reply, Row
 from ..base.text import format_time
 from ..base.walks import SLICE, in_slices
-from ..engine.ledger import DISPOSITIONS
+from ..engine.ledger import DISPOSITIONS, NEVER
 from ..engine.state import OLDEST_TIME, State
 from ..schedules.schedule import Cron
 from ..schedules.schedule import Row as MomentRow
@@ -131,6 +131,9 @@ def next_of_all(state: State, query: q.ShowNext, now: datetime) -> Reply:
     return Reply.counted((*MOMENT_COLUMNS, "id", "jobName"), rows())
 
 
+_NEVER = NEVER - timedelta.resolution  # begins what only RESUME brings back
+
+
 def _moments_of_all(
     state: State, now: datetime, until_at: datetime | None, count: int
 ) -> Iterator[tuple[Task, MomentRow] | None]:
@@ -154,6 +157,9 @@ def _moments_of_all(
             if task := state.tasks.get(task_id):
                 count -= 1
                 yield task, row
+                if row[2] == "paused":  # told once: all that it takes out would hide what others do
+                    begin_at = state.paused_upto(task, at)
+                    rows = moments_to_come(state, task, begin_at) if begin_at < _NEVER else iter(())
                 put(task_id, rows)
         else:
             return

@@ -103,7 +103,7 @@ def _from_template(words: dict[str, Any], context: Context) -> dict[str, Any]:
     name = str(words["from"])
     if (found := context.templates.get(name)) is None:
         why = f'from=: no template "{escape(name[:80])}"{meant(name, [*context.templates])}'
-        raise Refusal("not-found", why)
+        raise Refusal("not-found", why, "from")
     return found | {key: value for key, value in words.items() if key != "from"}
 
 
@@ -187,7 +187,7 @@ def _once(text: str, context: Context) -> tuple[dict[str, Any], str | None]:
     words = _record(text, context)
     for key in ("schedule", "id", "paused", "replace"):
         if key in words:
-            raise Refusal("bad-option", f'"{key}" means nothing for what runs once')
+            raise Refusal("bad-option", f'"{key}" means nothing for what runs once', key)
     return words, None
 
 
@@ -364,7 +364,7 @@ def once(text: str, context: Context) -> q.Once:
     if not line.strip():
         raise WrongWords("a key, and the line that it is for")
     if len(key) > MAX_KEY or not key.isprintable():
-        raise Refusal("bad-option", f"a key is one word of at most {MAX_KEY} printable characters")
+        raise Refusal("bad-option", f"a key is one word of at most {MAX_KEY} printable characters", "KEY")
     return q.Once(key, line.lstrip(" \t"))
 
 
@@ -378,7 +378,7 @@ def _arguments(options: dict[str, str], prefix: str) -> dict[str, str]:
     for key in options:
         if not re.fullmatch(re.escape(prefix) + "[A-Za-z_][A-Za-z0-9_]*", key):
             hint = f"; did you mean {prefix}{key}=?" if prefix and key.isidentifier() else ""
-            raise Refusal("bad-option", f'"{escape(key)}=" is not {prefix}NAME={hint}')
+            raise Refusal("bad-option", f'"{escape(key)}=" is not {prefix}NAME={hint}', key)
     return {key.removeprefix(prefix): value for key, value in options.items()}
 
 

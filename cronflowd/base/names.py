@@ -31,12 +31,12 @@ def check_name(name: str) -> None:
 
 def check_worker_name(name: str) -> str:
     """The name; raises Refusal (`bad-option`) unless a worker may be called so."""
-    check_form(name, "worker name")
+    check_form(name, "worker name", "worker")
     if name.lower() in ("any", "all"):
-        raise Refusal("bad-option", f'the worker name "{name}" has a meaning of its own in on=')
+        raise Refusal("bad-option", f'the worker name "{name}" has a meaning of its own in on=', "worker")
     if name.upper() in ("OK", "ERR", "PONG"):
         # WORKERS begins its rows with the name, and no row may look like a status line.
-        raise Refusal("bad-option", f'the worker name "{name}" would be taken for a status line')
+        raise Refusal("bad-option", f'the worker name "{name}" would be taken for a status line', "worker")
     return name
 
 

@@ -125,14 +125,16 @@ def _option_value(key: str, text: str, at: int, is_typed: bool) -> tuple[str, in
             "syntax",
             f"the quoted value of {escape(key)}= has no closing quote before a blank or the line's end"
             ' (inside quotes write \\" and \\\\)',
+            key,
         )
     if text.startswith("{", at) and not text.startswith("{{", at):  # that is a secret's name, as a rule
         return _json_value(key, text, at)
     if is_typed and (text[at : at + 1] or "-") in WRONG_QUOTES:
-        raise Refusal("syntax", f'the value of {escape(key)}= begins with {text[at]}, but quotes are " here')
+        why = f'the value of {escape(key)}= begins with {text[at]}, but quotes are " here'
+        raise Refusal("syntax", why, key)
     if match := _PLAIN_VALUE.match(text, at):
         return match[0], match.end()
-    raise Refusal("syntax", f"the value of {escape(key)}= has a quote inside; quote the whole value")
+    raise Refusal("syntax", f"the value of {escape(key)}= has a quote inside; quote the whole value", key)
 
 
 def unquote(value: str) -> str:
@@ -155,7 +157,7 @@ def _json_value(key: str, text: str, at: int) -> tuple[str, int]:
             "bad-option", f"{escape(key)}= is not a JSON object: {why}; write {form}", key
         ) from None
     if end < len(text) and text[end] not in " \t":
-        raise Refusal("syntax", f"after the JSON object of {escape(key)}= a blank must follow")
+        raise Refusal("syntax", f"after the JSON object of {escape(key)}= a blank must follow", key)
     return text[at:end], end
 
 

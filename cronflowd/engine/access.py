@@ -88,9 +88,9 @@ class Access:
     def check_free(self, name: str) -> None:
         """Raises Refusal for a name that would be taken for somebody else's."""
         if name.startswith("token-"):
-            raise Refusal("bad-option", f'"{name}": so tokens without a name are called')
+            raise Refusal("bad-option", f'"{name}": so tokens without a name are called', "name")
         if any(not each.user and name_of(each) == name for each in self.tokens.values()):
-            raise Refusal("exists", f'a token is called "{name}" already')
+            raise Refusal("exists", f'a token is called "{name}" already', "name")
 
     def find_account(self, word: str) -> af.AccountSet | None:
         """By its name; or by its address for mail, where that is of one account only."""

@@ -588,7 +588,7 @@ def split_schedule(text: str) -> tuple[str, str]:
         schedule = match[0]
     end = match.end()
     if text[end : end + 1] not in (" ", "\t"):
-        raise Refusal("syntax", f'no command after the schedule "{schedule[:64]}"')
+        raise Refusal("syntax", f'no command after the schedule "{schedule[:64]}"', "command")
     command = text[end + 1 :]
     if not command:
         raise Refusal("syntax", f'the command after the schedule "{schedule[:64]}" is empty', "command")

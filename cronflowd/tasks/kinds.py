@@ -94,18 +94,19 @@ _NOT_IN_MAIL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 def check_command(command: str, kind: str) -> None:
     """Raises Refusal (`syntax`) for a command that could not travel verbatim or says nothing."""
-    if match := CONTROL.search(command):
-        raise Refusal(
-            "syntax",
-            f"the command holds the control character {escape(match[0])} at column {match.start() + 1}",
-            "command",
-        )
-    if not command or command.isspace():
-        raise Refusal("syntax", "the command is empty", "command")
-    if len(command) > MAX_COMMAND_BYTES // 4 and len(command.encode()) > MAX_COMMAND_BYTES:
-        raise Refusal("too-long", f"the command is longer than {MAX_COMMAND_BYTES} bytes", "command")
-    if check := _COMMANDS.get(kind):
-        check(command)
+    try:
+        if match := CONTROL.search(command):
+            character, column = escape(match[0]), match.start() + 1
+            raise Refusal("syntax", f"the command holds the control character {character} at column {column}")
+        if not command or command.isspace():
+            raise Refusal("syntax", "the command is empty")
+        if len(command) > MAX_COMMAND_BYTES // 4 and len(command.encode()) > MAX_COMMAND_BYTES:
+            raise Refusal("too-long", f"the command is longer than {MAX_COMMAND_BYTES} bytes")
+        if check := _COMMANDS.get(kind):
+            check(command)
+    except Refusal as refusal:
+        refusal.option = "command"
+        raise
 
 
 def split_words(command: str) -> list[str]:
@@ -138,14 +139,12 @@ def _check_script(command: str) -> None:
     try:
         split_words(command)
     except ValueError as error:
-        raise Refusal("syntax", f"type=script wants words as POSIX splits them: {error}", "command") from None
+        raise Refusal("syntax", f"type=script wants words as POSIX splits them: {error}") from None
 
 
 def _check_sleep(command: str) -> None:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", command.strip()):
-        raise Refusal(
-            "syntax", f'type=sleep wants a number of seconds, not "{escape(command[:40])}"', "command"
-        )
+        raise Refusal("syntax", f'type=sleep wants a number of seconds, not "{escape(command[:40])}"')
 
 
 def split_request(command: str) -> tuple[str, str]:
@@ -160,9 +159,7 @@ def _check_http(command: str) -> None:
     if not url or not _TOKEN.fullmatch(method):
         shown = escape(command[:40])
         raise Refusal(
-            "syntax",
-            f'type=http wants METHOD URL, such as GET https://example.org/, not "{shown}"',
-            "command",
+            "syntax", f'type=http wants METHOD URL, such as GET https://example.org/, not "{shown}"'
         )
     if method.upper() == "CONNECT":
         raise Refusal("syntax", "CONNECT asks for a tunnel, which is no job")
@@ -204,16 +201,14 @@ def _check_email(command: str) -> None:
     if len(recipients) > MAX_RECIPIENTS:
         raise Refusal("syntax", f"more than {MAX_RECIPIENTS} recipients")
     for address in recipients:
-        with naming("type=email wants addresses, comma between", "syntax", "command"):
+        with naming("type=email wants addresses, comma between", "syntax"):
             check_mail_address(address)
 
 
 def _check_custom(command: str) -> None:
     if not re.fullmatch(NAME, command.strip()):
         form = "1 to 64 letters, digits, `.`, `_` or `-`"
-        raise Refusal(
-            "syntax", f'type=custom wants a handler\'s name, {form}, not "{escape(command[:40])}"', "command"
-        )
+        raise Refusal("syntax", f'type=custom wants a handler\'s name, {form}, not "{escape(command[:40])}"')
 
 
 _COMMANDS: dict[str, Callable[[str], object]] = {
@@ -261,7 +256,8 @@ def refuse_duplicates(code: str) -> Callable[[list[tuple[str, Any]]], None]:
         for key, _ in pairs:
             same = key.lower() if key.startswith("header.") else key  # whose names are the same in any case
             if same in seen:
-                raise Refusal(code, f'the key "{escape(key[:40])}" is given twice', key)
+                shown = escape(key[:80])
+                raise Refusal(code, f'the key "{shown}" is given twice', shown)
             seen.add(same)
 
     return look

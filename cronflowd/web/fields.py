@@ -407,6 +407,8 @@ def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
         words.fields |= dict.fromkeys(("header.X", "env.X"), "type")
     if isinstance(body.payload, dict) and (is_new_type or old is None or body.payload != old.payload):
         _say_payload(words, kind, body.payload, old)
+        if body.payload.get("timeout") is not None:
+            _say_timeout(words, body.payload["timeout"], body.timeout)
     if not words.get("command") and (is_new_type or not old):
         field = "command" if kind in ("shell", "echo", "sleep", "calculate") else "payload"
         field = words.fields.get("command", field)
@@ -429,28 +431,27 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
     for field in _TEXTS:
         if field in given:
             _say_text(words, field, given, old)
+    if old and payload.get("secret", "") is None:
+        words.say("secret", "", "payload.secret")
     if words.get("cwd") in (".", "./"):  # where the worker is
         words["cwd"] = ""
     _say_data(words, kind, given)
     _say_pairs(words, "headers", "header.", given, old)
     _say_pairs(words, "env", "env.", given, old)
-    if "timeout" in given:
-        _say_timeout(words, given["timeout"])
 
 
-def _say_timeout(words: Words, timeout: Any) -> None:
-    if type(timeout) is not int or not 0 <= timeout <= 30 * 86_400_000:
+def _say_timeout(words: Words, of_payload: Any, of_job: int | UnsetType | None) -> None:
+    """What takes longer than either is killed; 0 is none."""
+    if type(of_payload) is not int or not 0 <= of_payload <= 30 * 86_400_000:
         raise Wrong("bad-option", "not a number of milliseconds", "payload.timeout")
-    text = _duration(timeout) if timeout else "none"
-    if words.get("timeout", text) != text:
-        raise Wrong("bad-option", "timeout says something else", "payload.timeout")
-    words.say("timeout", text, "payload.timeout")
+    said = [ms for ms in (of_payload, of_job) if ms]
+    words.say("timeout", _duration(min(said)) if said else "none", "payload.timeout")
 
 
 def _say_text(words: Words, field: str, given: Mapping[str, Any], old: Job | None) -> None:
     text = _text(given, field)
     if field == "secret" and not text:
-        raise Wrong("bad-option", "an empty secret signs nothing; leave it out", "payload.secret")
+        raise Wrong("bad-option", "an empty secret signs nothing; null is none", "payload.secret")
     if text == MASK and old and old.payload.get(field) == MASK:
         return
     words.say(field, text, f"payload.{field}")

@@ -59,7 +59,7 @@ def methods_of(path: str) -> list[str]:
     """Which a path of a page has besides the page's own."""
     return [
         name for name in ("GET", "POST", "PUT", "PATCH", "DELETE")
-        if "/agents" not in path and _RENAMED.fullmatch(f"{name} {path}")
+        if not path.startswith("/agents") and _RENAMED.fullmatch(f"{name} {path}")
     ]  # fmt: skip
 
 

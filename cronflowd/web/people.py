@@ -9,9 +9,11 @@ from litestar import delete, get, patch, post, put
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, Struct, UnsetType
 
+from ..base.errors import Refusal
 from ..base.names import check_form
 from ..base.text import quote
 from .envelope import Refused
+from .fields import Wrong
 from .line import GATEWAY, Row
 from .outcomes import of_row
 from .rest import Asker, Limit, Listing, Page, Pages, Success, Who, ref_of
@@ -74,11 +76,17 @@ async def add_user(asker: Who, data: JSONBody[NewUser]) -> Success[MadeUser]:
     name = data.id or account_name(data.name or (data.email or "").partition("@")[0])
     if not name:
         raise Refused(400, "bad-option", "whose account? A name or a mail address is wanted", "name")
-    said = line(
-        "USER ADD", check_form(name, "account name"), role=data.role, email=data.email, uid=data.uid,
-        desc=_one_line(data.name), password=data.password,
-    )  # fmt: skip
-    answer = await asker.order(said)
+    try:
+        said = line(
+            "USER ADD", check_form(name, "account name"), role=data.role, email=data.email, uid=data.uid,
+            desc=_one_line(data.name), password=data.password,
+        )  # fmt: skip
+        answer = await asker.order(said)
+    except Refusal as refusal:
+        if refusal.option != "name":
+            raise
+        of_what = "id" if data.id else "name" if data.name else "email"
+        raise Wrong(refusal.code, refusal.message, of_what) from None
     found = await _find(asker, answer.status["account"])
     made = answer.pairs.get("password", UNSET)
     return Success(MadeUser(**{key: getattr(found, key) for key in found.__struct_fields__}, password=made))

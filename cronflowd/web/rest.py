@@ -141,7 +141,7 @@ Limit = Annotated[int, QueryParameter(ge=1, le=MAX_LIMIT, description="How many 
 
 
 async def known_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """A parameter that is misspelt is refused: without it, a list would be one of everything. Or said twice.
+    """A parameter that is misspelt or said twice is refused: a list would be of everything, or of one alone.
 
     It waits for nothing; but what is not `async` is asked in a thread, which costs as much as all the rest.
     """

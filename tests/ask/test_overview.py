@@ -140,3 +140,20 @@ def test_the_moments_of_all_come_in_order_of_time_and_no_task_is_forgotten() -> 
             one_by_one.append((at, task.id))
     assert found == sorted(one_by_one)
     assert [(row[1], row[3]) for row in ask("NEXT all n=11")] == found[:11]
+
+
+def test_a_task_that_is_paused_hides_no_other() -> None:
+    """Of one that comes each minute a hundred moments were told, and none of a daily one."""
+    driver = Driver()
+    for line in (
+        "ADD name=off * * * * * x", "ADD name=soon * * * * * x", "ADD name=daily 0 0 * * * x", "PAUSE off",
+        'PAUSE soon until="in 2 hours"',
+    ):  # fmt: skip
+        driver.line(line)
+    question = commands.parse("NEXT all n=4", commands.Context(driver.now, "UTC"))
+    rows = [row for row in overview.next_of_all(driver.state, question, driver.now).rows if row]
+    told = [(row[4], row[2], (row[1] - driver.now) // timedelta(minutes=1)) for row in rows]
+    assert told == [("off", "paused", 1), ("soon", "paused", 1), ("soon", "", 120), ("soon", "", 121)]
+    driver.line("PAUSE all")
+    rows = [row for row in overview.next_of_all(driver.state, question, driver.now).rows if row]
+    assert [row[4] for row in rows] == ["off", "soon", "daily"]

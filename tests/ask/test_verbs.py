@@ -22,7 +22,7 @@ from tests.lib.lines import CONTEXT
 from tests.lib.memory_journal import MemoryJournal
 
 ANSWERS = Answers(
-    Core(State("UTC"), MemoryJournal(), cast(Any, HandClock(START)), Limits()), Path("/nowhere")
+    Core(State("UTC"), MemoryJournal(), cast(Any, HandClock(START)), Limits()), Path("/dev/null/nowhere")
 )
 
 
@@ -94,6 +94,37 @@ def test_before_authentication_only_what_tells_nothing_may_be_said() -> None:
     assert {name for name, verb in VERBS.items() if verb.anybody} == {
         "AUTH", "HELLO", "HELP", "PING", "QUIT", "FORMAT",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("ADD type=http @daily CONNECT a:1", "command"),
+        ("ADD type=http @daily GET a", "command"),
+        ("ADD type=email payload={} @daily a@b.org,c", "command"),
+        ("ADD type=calculate @daily 1+", "command"),
+        ("ADD @daily", "command"),
+        ("ADD name=7 @daily x", "name"),
+        ("ADD foo=1 @daily x", "foo"),
+        ("ADD env.A='a' @daily x", "env.A"),
+        ('ADD desc="a @daily x', "desc"),
+        ("ADD spread=5m @reboot x", "spread"),
+        ("ADD from=none @daily x", "from"),
+        ('NOW {"schedule": "@daily", "command": "x"}', "schedule"),
+        ("LIST tag=a,b", "tag"),
+        ("LIST name=a=b", "name"),
+        ("LIST colour=red", "colour"),
+        ("RUNS worker=a/b", "worker"),
+        ("RUNS worker=all", "worker"),
+        ("RUN a K=V", "K"),
+        (f"ONCE {'x' * 200} CLEAR", "KEY"),
+    ],
+)
+def test_a_refusal_is_about_what_was_wrong(line: str, option: str) -> None:
+    """Programs mark the field by it."""
+    with pytest.raises(Refusal) as refused:
+        parse(line, CONTEXT)
+    assert refused.value.option == option
 
 
 def test_an_order_that_the_engine_decides_never_counts_unfinished() -> None:

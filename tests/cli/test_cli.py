@@ -229,7 +229,7 @@ def test_check_config_looks_at_the_doors_too(
     ("line", "why"),
     [
         ("smtp = 'nonsense'", "worker.smtp: 'nonsense' is not HOST:PORT"),
-        ("handlers = '/nowhere/at/all'", "/nowhere/at/all: cannot read the handlers"),
+        ("handlers = '/dev/null/nowhere'", "/dev/null/nowhere: cannot read the handlers"),
     ],
 )
 @pytest.mark.parametrize("words", [["--check-config"], []])

@@ -47,7 +47,7 @@ class Bench:
         self.core.links["w1"] = link
         self.core.submit(StartDaemon("1", "UTC"))
         self.core.submit(JoinWorker("w1", 1000, {}, ("shell", "sleep"), "here", ()))
-        self.answers = Answers(self.core, Path("/nowhere"))
+        self.answers = Answers(self.core, Path("/dev/null/nowhere"))
         self.session = Session(1, "here", "unix")
         self.batch = Batch(self.core, link, LineReader())
 

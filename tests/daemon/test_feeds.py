@@ -399,7 +399,7 @@ def test_what_happened_before_another_form_was_asked_for_is_told_in_that_of_befo
     watching: Watching,
 ) -> None:
     """A row in front of the answer to FORMAT json would be the first that nobody expects to be JSON."""
-    answers = Answers(watching.core, Path("/nowhere"))
+    answers = Answers(watching.core, Path("/dev/null/nowhere"))
     session, sink = watching.session()
     answers.hub.watch(session, ALL, None)
     watching.decide("ADD name=tea @daily x")
@@ -413,7 +413,7 @@ def test_what_happened_before_another_form_was_asked_for_is_told_in_that_of_befo
 
 def test_a_connection_does_not_watch_without_end(watching: Watching) -> None:
     """Each is asked before every reply: a thousand took all places, and ended as a bug of ours."""
-    answers = Answers(watching.core, Path("/nowhere"))
+    answers = Answers(watching.core, Path("/dev/null/nowhere"))
     session, _ = watching.session()
     answers.enter(session)
     for _ in range(MAX_WATCHES):

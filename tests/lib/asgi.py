@@ -201,7 +201,7 @@ class Scripted(Daemon):
     asked: list[tuple[str, ...]] = field(factory=list)  # (for whom, line)
 
     def __attrs_post_init__(self) -> None:
-        Daemon.__init__(self, WebSettings(data=Path("/nowhere")))
+        Daemon.__init__(self, WebSettings(data=Path("/dev/null/nowhere")))
 
     async def ask_all(self, lines: Sequence[str], caller: Caller = GATEWAY) -> list[Answer]:
         await trio.lowlevel.checkpoint()

@@ -25,7 +25,7 @@ from cronflowd.net.listeners import Connection, Kind
 from cronflowd.net.outbox import Gate
 
 DAY_S = 86_400.0
-WAITS = Settings(data=Path("/nowhere"), tz="UTC")
+WAITS = Settings(data=Path("/dev/null/nowhere"), tz="UTC")
 
 
 def about(seconds: float) -> Any:

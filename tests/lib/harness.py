@@ -323,7 +323,7 @@ class World:
         return wire
 
     async def _serve_client(self, wire: Any) -> None:
-        settings = Settings(data=Path("/nowhere"), tz="UTC", **dict.fromkeys(_WAITS, NEVER_S))
+        settings = Settings(data=Path("/dev/null/nowhere"), tz="UTC", **dict.fromkeys(_WAITS, NEVER_S))
         await serve_client(wire, self.answers, settings)
 
     async def _serve_worker(self, wire: Any) -> None:

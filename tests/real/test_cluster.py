@@ -199,9 +199,8 @@ def test_an_etcd_that_knows_less_than_a_node_is_no_cluster(start_node: StartNode
     one.process = None
     status, said = one.start_and_fail()
     assert (status, f"knows record {last}, and etcd only record {last - 1}" in said) == (65, True)
-    status, said = start_node(
-        "b", run=False
-    ).start_and_fail()  # who knows nothing of that does not lead, either
+    # Who knows nothing of that does not lead, either.
+    status, said = start_node("b", run=False).start_and_fail()
     assert (status, f"node a knows record {last}, and etcd only record {last - 1}" in said) == (65, True)
 
 

@@ -186,7 +186,7 @@ def test_who_has_no_certificate_stays_outside_where_one_is_asked_for(
     [
         (["--tls-key", "x.pem"], "tls-key and tls-client-ca need tls-cert"),
         (["--tls-client-ca", "x.pem"], "tls-key and tls-client-ca need tls-cert"),
-        (["--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.key"], "/nowhere.pem: No such file"),
+        (["--tls-cert", "/dev/null/x", "--tls-key", "/dev/null/y"], "/dev/null/x: Not a directory"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_served(tmp_path: Path, given: list[str], said: str) -> None:

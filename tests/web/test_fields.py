@@ -186,6 +186,39 @@ def test_another_payload_takes_the_place_of_all_of_the_old_one() -> None:
     assert words["body"] == "" and "header.X-Token" not in words
 
 
+def test_a_secret_is_taken_away_by_null_alone() -> None:
+    """One that is not said again stays, and an empty one may be a variable that was not set."""
+    payload = {"url": "http://a/", "secret": "s"}
+    old = made({"type": "webhook", **EVERY_DAY, "payload": payload})
+    for said, expected in (
+        ({"secret": None}, ""),
+        ({}, None),
+        ({"secret": MASK}, None),
+        ({"secret": "t"}, "t"),
+    ):
+        words = to_words(JobBody(payload={"url": "http://b/"} | said), old)
+        assert words.get("secret") == expected
+
+
+@pytest.mark.parametrize(
+    ("of_job", "of_payload", "expected"),
+    [
+        (6000, 5000, "5s"),
+        (5000, 6000, "5s"),
+        (None, 5000, "5s"),
+        (0, 5000, "5s"),
+        (5000, 0, "5s"),
+        (0, 0, "none"),
+    ],
+)
+def test_of_two_timeouts_the_shorter_one_counts(of_job: int | None, of_payload: int, expected: str) -> None:
+    """A job has one, and so has what it asks for: both hold. Said again, they are the same."""
+    said = {"payload": {"command": "x", "timeout": of_payload}, "timeout": of_job}
+    body = msgspec.convert(said | EVERY_DAY, JobBody)
+    assert to_words(body)["timeout"] == expected
+    assert to_words(body, made(said | EVERY_DAY))["timeout"] == expected
+
+
 @pytest.mark.parametrize(
     ("said", "field"),
     [
@@ -235,7 +268,6 @@ def test_another_payload_takes_the_place_of_all_of_the_old_one() -> None:
             {"command": "x", "retryPolicy": {"type": "FIXED", "factor": 3}, **EVERY_DAY},
             "retryPolicy.factor",
         ),
-        ({"payload": {"command": "x", "timeout": 5}, "timeout": 6, **EVERY_DAY}, "payload.timeout"),
         ({"type": "webhook", "payload": {"url": "http://a/", "secret": ""}, **EVERY_DAY}, "payload.secret"),
         ({"command": "x", "schedule": " "}, "schedule"),
         ({"command": "x", "cronExpression": ""}, "cronExpression"),

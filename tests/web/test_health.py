@@ -66,6 +66,7 @@ def test_no_request_waits_for_a_thread(tmp_path: Path, monkeypatch: pytest.Monke
         ("/api/v1/jobs/1/pause", "OPTIONS, POST"),
         ("/jobs", "GET, HEAD, OPTIONS, POST"),  # a page, and of older clients
         ("/jobs/1", "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"),
+        ("/jobs/agents", "DELETE, GET, HEAD, OPTIONS, PATCH, PUT"),
         ("/agents", "GET, HEAD, OPTIONS, POST"),
         ("/agents/heartbeat", "OPTIONS, POST"),
         ("/", "GET, HEAD, OPTIONS"),

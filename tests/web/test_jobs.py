@@ -227,6 +227,7 @@ def test_what_is_said_twice_is_refused_by_name(tmp_path: Path) -> None:
             for body, field in (
                 (b'{"name": "a", "command": "x", "schedule": "@daily", "command": "y"}', "command"),
                 (b'{"schedule": "@daily", "command": "x", "metadata": {"a": 1, "a": 2}}', "a"),
+                (b'{"\\ud800": 1, "\\ud800": 2}', "\\ud800"),
             ):
                 twice = await browser.ask("POST", f"{API}/jobs", body=body, content_type="application/json")
                 assert (twice.error, twice.json["error"].get("field")) == ((400, "bad-option"), field)

@@ -117,7 +117,7 @@ def source(tmp_path: Path) -> Path:
     (source / "script").write_text("#!/bin/sh\n")
     (source / "script").chmod(0o750)
     (source / "link").symlink_to("deep/random")
-    (source / "dangling").symlink_to("/nowhere")
+    (source / "dangling").symlink_to("/dev/null/nowhere")
     os.link(source / "script", source / "second name")
     return source
 

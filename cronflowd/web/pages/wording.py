@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta, tzinfo
+from datetime import MAXYEAR, MINYEAR, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 from ..line import Row
@@ -51,7 +51,8 @@ def is_instant(text: str) -> bool:
         at = parse_time(text)
     except ValueError:
         return False
-    return at is not None and at.tzinfo is not None
+    # In the first and the last year, the clock of another zone may show a time that is none.
+    return at is not None and at.tzinfo is not None and MINYEAR < at.year < MAXYEAR
 
 
 def took(row: Row) -> float | None:

@@ -469,6 +469,6 @@ async def test_a_day_of_a_job_is_one_of_the_daemons_zone(tmp_path: Path) -> None
         runs = (await browser.get(where)).text
         assert "<h1>Runs of a</h1>" in runs
         assert re.search("due since <time[^>]*>00:00</time> until <time[^>]*>23:59</time>", runs)
-        for since in ("2h", "T", "20300101", "2030-13-01T00:00:00Z"):
+        for since in ("2h", "T", "20300101", "2030-13-01T00:00:00Z", "9999-12-31T23:59:59Z"):
             answer = await browser.get(f"/runs?job=gone&since={since}")
             assert answer.status == 200 and f"due since {since}" in answer.text
