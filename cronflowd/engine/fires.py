@@ -201,8 +201,8 @@ def _start(
     first_run = first_run or state.next_run
     why, parked, before, messages = overlap(state, task, first_run)
     targets = targets_of(state, task.spec, now)
-    busy = _busy(state, task, targets, why) if why else {}
-    if why and len(busy) == len(targets):
+    kept = busy(state, task, targets, why) if why else {}
+    if why and len(kept) == len(targets):
         return Decision(_passed_one(task, "skipped", due_at, why, following, settles))
     options = task.spec.options
     waits, broken = standing(state, task) if options.after and not parked else ([], "")
@@ -216,16 +216,16 @@ def _start(
     for run, target in enumerate(targets, first_run):
         not_before_at = delay(task, due_at, f"{decided}{target}", now) if options.jitter_s else None
         queued = f.RunQueued(run, task.id, due_at, by, following, None, parked, not_before_at)
-        if target in busy:
+        if target in kept:
             queued.parked, queued.not_before_at = True, None
             held = Run(run, task.id, task.spec, due_at=due_at, queued_at=now, by=by)
-            ends += ended_waiting(held, "skipped", busy[target])
+            ends += ended_waiting(held, "skipped", kept[target])
         queued.nth, queued.awaits, queued.target = decided + 1, bool(waits), target
         before.append(queued)
     return Decision(before + ends, None, messages)
 
 
-def _busy(state: State, task: Task, targets: Sequence[str], why: Reason) -> dict[str, Reason]:
+def busy(state: State, task: Task, targets: Sequence[str], why: Reason) -> dict[str, Reason]:
     """Of the workers that a fire is for those on which overlap= lets no run in, and the reason of each.
 
     With on=all and overlap=skip one that is away, or slow, does not keep the task from all others.

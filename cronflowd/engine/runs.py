@@ -137,7 +137,7 @@ from msgspec.structs import replace
 
 from ..base.errors import Refusal
 from ..base.output import last_lines, size_of
-from ..base.replies import Reply
+from ..base.replies import NOTE_COLUMNS, Reply, Row
 from ..base.text import escape, format_time
 from ..tasks.reasons import Reason, code_of, in_words, reason, shortened
 from ..tasks.task import HELD, Run, Task
@@ -148,6 +148,7 @@ from .fires import (
     NO_WORKER,
     admit,
     after_end,
+    busy,
     draw,
     ended,
     ended_waiting,
@@ -196,11 +197,19 @@ def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: in
         what = f'"{task.name}" never runs: {in_words(task.spec.unread.reason)}'
         raise Refusal("bad-line", f"{what}; SET mends it")
     why, parked, before, messages = overlap(state, task, first)
-    if why:
-        mode = task.spec.options.overlap or state.common.overlap
+    targets = targets_of(state, task.spec, now)
+    kept = busy(state, task, targets, why) if why else {}
+    mode = task.spec.options.overlap or state.common.overlap
+    if why and len(kept) == len(targets):
         raise Refusal("busy", f"{in_words(why)} (overlap={mode})")
-    if not (targets := targets_of(state, task.spec, now)):
+    if not targets:
         raise Refusal("busy", in_words(NO_WORKER))
+    notes: list[Row] = []
+    if kept:
+        notes += [
+            ("note", f"not on {name}: {in_words(each)} (overlap={mode})") for name, each in kept.items()
+        ]
+        targets = [target for target in targets if target not in kept]
     values: dict[str, Any] = {"run": first}
     if task.spec.options.on == "all":
         values["runs"] = list(range(first, first + len(targets)))
@@ -209,7 +218,8 @@ def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: in
         queued = f.RunQueued(run, task.id, now, "manual", None, args or None, parked)
         queued.target, run = target, run + 1
         before.append(queued)
-    return Decision(before, Reply(f"{first}", values), messages)
+    reply = Reply(f"{first}", values, NOTE_COLUMNS if notes else (), notes)
+    return Decision(before, reply, messages)
 
 
 def _cancel(state: State, order: o.CancelRun, now: datetime, limits: Limits) -> Decision:

@@ -10,6 +10,7 @@ import pytest
 
 from cronflowd.ask import questions as q
 from cronflowd.ask import views
+from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
 from cronflowd.schedules.calendars import Calendar
 from cronflowd.schedules.zones import load_zone
@@ -182,6 +183,16 @@ def test_one_worker_that_is_away_keeps_a_task_from_no_other() -> None:
     (why,) = [each["why"] for each in journaled(driver, "RunEnded") if each["state"] == "skipped"]
     assert why == {"code": "overlap", "run": 2, "state": "queued"}
     must_balance(driver)
+
+
+def test_run_leaves_out_the_worker_that_has_one_still_and_says_so() -> None:
+    driver = everywhere()
+    told = driver.line("RUN job").told
+    assert list(told.rows) == [("note", "not on w2: overlap: run 2 is still queued (overlap=skip)")]
+    assert told.values["runs"] == [4, 5]
+    assert [worker for worker, _ in driver.pump()] == ["w1", "w3"]
+    with pytest.raises(Refusal, match="busy"):
+        driver.line("RUN job")
 
 
 def test_where_none_of_all_workers_is_free_the_moment_is_skipped_once() -> None:
