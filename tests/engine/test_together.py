@@ -66,18 +66,15 @@ def due(count: int, options: str = "", command: str = "x") -> Driver:
 
 
 def test_so_many_at_a_time() -> None:
-    driver, fired = due(2 * FIRED_TOGETHER + 3), list[int]()
-    while isinstance(order := driver.engine.next_step(driver.now), o.FireTasks):
-        fired.append(len(driver.do(order).messages))
-    assert fired == [FIRED_TOGETHER, FIRED_TOGETHER, 3]
+    driver = due(2 * FIRED_TOGETHER + 3)
+    sent = [len(decision.messages) for _, decision in driver.decisions()]
+    assert sent == [FIRED_TOGETHER, FIRED_TOGETHER, 3]
 
 
 def test_long_orders_leave_some_for_the_next_decision() -> None:
     """Whether a worker reads what it is owed is looked at between decisions."""
-    driver, sent = due(5, command="x" * 30_000), list[int]()
-    while order := driver.engine.next_step(driver.now):
-        sent.append(len(driver.do(order).messages))
-    assert sent == [3, 2]
+    driver = due(5, command="x" * 30_000)
+    assert [len(decision.messages) for _, decision in driver.decisions()] == [3, 2]
 
 
 def test_whose_fire_others_hear_of_is_decided_alone() -> None:
@@ -87,11 +84,8 @@ def test_whose_fire_others_hear_of_is_decided_alone() -> None:
         driver.line(f"ADD name={name} after=t1 * * * * * x")
     driver.pump()
     driver.now += timedelta(minutes=1)
-    fired = []
-    while isinstance(order := driver.engine.next_step(driver.now), o.FireTasks):
-        fired.append(order.tasks)
-        driver.do(order)
-    assert fired == [[1], [2], [3, 4]]
+    orders = [order for order, _ in driver.decisions()]
+    assert [each.tasks for each in orders if isinstance(each, o.FireTasks)] == [[1], [2], [3, 4]]
 
 
 def test_nobody_passes_one_whose_secrets_are_looked_at_first() -> None:
@@ -101,12 +95,8 @@ def test_nobody_passes_one_whose_secrets_are_looked_at_first() -> None:
     driver.line("ADD name=b prio=low * * * * * b")
     driver.do(o.JoinWorker("w", 1, {}, ("shell",), "here", ()))
     driver.now += timedelta(minutes=1)
-    steps = []
-    while order := driver.engine.next_step(driver.now):
-        steps.append(order)
-        driver.do(order)
-    assert steps[:2] == [o.FireTasks([1]), o.FireTasks([2])]
-    assert steps[2] == o.PlaceRuns([(1, "w")])
+    orders = [order for order, _ in driver.decisions()]
+    assert orders[:3] == [o.FireTasks([1]), o.FireTasks([2]), o.PlaceRuns([(1, "w")])]
 
 
 moments = st.integers(0, 3).map(lambda number: datetime(2030, 1, 1, 0, number, tzinfo=UTC))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -71,6 +72,11 @@ class Driver:
         )
         self._sent_at_once += [message for message in decision.messages if message[1].startswith("RUN ")]
         return decision
+
+    def decisions(self) -> Iterator[tuple[Any, Decision]]:
+        """Takes the steps that are due, one after the other: each order, and what it led to."""
+        while (step := self.engine.next_step(self.now)) is not None:
+            yield step, self.do(step)
 
     def pump(self) -> list[tuple[str, str]]:
         """Takes all steps that are due; the messages they sent, and the orders since the last time."""

@@ -201,6 +201,9 @@ def ask_until(nodes: list[Node], line: str, is_wanted: Callable[[str], object]) 
     wait_until(look)
 
 
+StartNode = Callable[..., Node]
+
+
 class Wire:
     """The way from one node to etcd, which can be cut: then nothing comes through, and nobody is told."""
 

@@ -2,7 +2,7 @@
 
 `daemon` is one of its own for a test; `start_daemon` starts as many as wanted, with any
 flags. Whatever a test leaves running is ended afterwards, by its process id. `small` is a disk
-that is soon full.
+that is soon full. `start_node` starts nodes of a cluster, on an etcd that all tests of a file share.
 """
 
 from __future__ import annotations
@@ -14,7 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.real.clusters import Etcds, Node, StartNode, Wire
 from tests.real.running import Daemon, Worker
+
+# A machine that stands still for as long as a lease loses it. So only who waits for the end of one has a
+# short one, where it cannot be ended by hand: its leader is there, and must find out by itself.
+STILL_S = 30.0
 
 
 @pytest.fixture
@@ -65,3 +70,28 @@ def small(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting is not possible here")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)  # also when a failed test left files open
+
+
+@pytest.fixture(scope="module")
+def etcds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcds]:
+    """One etcd for all tests of a file; each has a cluster of its own on it."""
+    found = Etcds(tmp_path_factory.mktemp("etcd"), 1)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def start_node(etcds: Etcds, tmp_path: Path) -> Iterator[StartNode]:
+    """Starts a node: `start_node("a")`."""
+    made: list[Node] = []
+
+    def start(name: str, *flags: str, data: str = "", on: Etcds | Wire = etcds, run: bool = True) -> Node:
+        common = ("--cluster", tmp_path.name, "--leader-lease", f"{STILL_S:g}s")
+        made.append(Node(tmp_path / (data or name), name, on, *common, *flags))
+        if run:
+            made[-1].start()
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.kill9()
