@@ -390,7 +390,7 @@ class Peers:
 
     def _holds(self, worker: str, line: str) -> bool:
         """Whether a line to a worker leaves later."""
-        if not line.startswith("ACK "):
+        if not (self._ends and line.startswith("ACK ")):
             return False
         run = int(line.split(" ")[1])
         if len(self._ends) > self._look_at:  # some were lost, and no report came

@@ -75,7 +75,7 @@ class SharedJournal(FileJournal):
             form, what = max(map(newest_in, encode_open(0, at, facts)))
             if form > self.form:
                 raise Refusal("busy", f"a node is older than {what} (see NODES): bring it up to date first")
-        if self.apart is None or not any(type(fact) is OutputReceived for fact in facts):
+        if self.apart is None or OutputReceived not in map(type, facts):
             return super().append(facts, at)
         if self.apart.waiting_bytes > MAX_BUFFERED_BYTES:
             raise Refusal("busy", "the disk and etcd take no more; nothing was changed")
@@ -111,7 +111,8 @@ class SharedJournal(FileJournal):
 
         Raises Fatal where it does not go on from what stands here.
         """
-        lines = [line for line in lines if seq_in(line) > self.last]
+        if lines and seq_in(lines[0]) <= self.last:
+            lines = [line for line in lines if seq_in(line) > self.last]
         records, chain, expected = list[Record](), self.chain, self.last + 1
         for line in lines:
             seq, at, fact, _ = _read(line)
