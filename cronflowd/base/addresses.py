@@ -28,8 +28,8 @@ _NEVER = tuple(
         "168.63.129.16/32",  # Azure
     )
 )
-_TRANSLATED = ipaddress.ip_network("64:ff9b::/96")  # NAT64: the last four bytes are an IPv4 address
-_LOCALLY_TRANSLATED = ipaddress.ip_network("64:ff9b:1::/48")
+# Of what translators make (NAT64, SIIT), the last four bytes are an IPv4 address.
+_TRANSLATED = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")))
 _COMPATIBLE = ipaddress.ip_network("::/96")  # long out of use, but still understood here and there
 
 
@@ -45,7 +45,8 @@ def why_refused(text: str, private: bool) -> str:
             return "link-local and metadata addresses are never reached"
         if address.is_multicast:
             return "it is no single machine's"
-        if not private and not address.is_global:
+        is_of_a_site = address.version == 6 and address.is_site_local  # fec0::/10, which counts as global
+        if not private and (is_of_a_site or not address.is_global):
             return "this worker reaches no private addresses (http_private)"
     return ""
 
@@ -53,7 +54,7 @@ def why_refused(text: str, private: bool) -> str:
 def _inner(address: ipaddress.IPv6Address) -> list[Address]:
     """Those that it is only another form of."""
     last = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    if any(address in network for network in (_TRANSLATED, _LOCALLY_TRANSLATED)):
+    if any(address in network for network in _TRANSLATED):
         return [last]
     if address in _COMPATIBLE and int(address) > 1:  # not :: and ::1
         return [last]

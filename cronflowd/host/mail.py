@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from email.header import Header
 from email.message import EmailMessage
 from email.policy import SMTP
 from email.utils import format_datetime
@@ -31,7 +32,11 @@ def make_message(
 ) -> EmailMessage:
     """A mail without what it says. Raises ValueError."""
     message = EmailMessage(policy=_POLICY)
-    message["Subject"] = subject
+    if "=?" in subject:
+        # It would be read as what such words stand for, and line ends among that begin other headers.
+        message.set_raw("Subject", Header(subject, "utf-8", header_name="Subject").encode())
+    else:
+        message["Subject"] = subject
     message["From"] = sender
     message["To"] = ", ".join(recipients)
     message["Date"] = format_datetime(at)

@@ -1,4 +1,8 @@
-"""Hypercorn within bounds where it has none: whoever takes nothing is cut, what is too long is not kept."""
+"""Hypercorn within bounds where it has none: whoever takes nothing is cut, what is too long is not kept.
+
+It speaks HTTP/1.1 alone. In HTTP/2 one connection is a hundred places; and a proxy that passes `Upgrade: h2c`
+on, as those before WebSockets do, sees nothing of what follows, and tells of none of it for whom it asks.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,11 @@ from contextlib import suppress
 from typing import Any
 
 import trio
+from h11 import Request
+from hypercorn import protocol
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol import ws_stream
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from wsproto.extensions import PerMessageDeflate
 
@@ -37,6 +44,11 @@ class Server(TCPServer):
             await super()._close()
 
 
+class _OnlyHttp11(H11Protocol):
+    async def _check_protocol(self, event: Request) -> None:
+        """Theirs goes over to HTTP/2 for whoever wants that; nobody has to follow such a wish."""
+
+
 class _Buffer(ws_stream.WebsocketBuffer):
     """Keeps of a message what shows that it is too long, and no more, for the application to refuse it.
 
@@ -56,7 +68,8 @@ class _NoDeflate(PerMessageDeflate):
         return None
 
 
-def bound_websockets() -> None:
-    """For this whole process, since there is no setting for either."""
+def bind_hypercorn() -> None:
+    """For this whole process, since there is no setting for any of it."""
+    protocol.H11Protocol = _OnlyHttp11  # type: ignore[attr-defined]
     ws_stream.WebsocketBuffer = _Buffer  # type: ignore[misc]
     ws_stream.PerMessageDeflate = _NoDeflate  # type: ignore[attr-defined]

@@ -39,7 +39,7 @@ from ..net.listeners import (
     share_descriptors,
 )
 from .app import make_app
-from .bounds import Server, bound_websockets
+from .bounds import Server, bind_hypercorn
 from .envelope import RETRY_AFTER_S
 from .guard import MAX_BODY_BYTES, Guard
 from .line import GATEWAY, IDLE_S, Daemon, NoGateway, Unreachable
@@ -206,7 +206,7 @@ def _read_tls(settings: WebSettings) -> ssl.SSLContext | None:
 
 
 def _config() -> Config:
-    bound_websockets()
+    bind_hypercorn()
     config = Config()
     config.alpn_protocols = ["http/1.1"]  # one connection is one place; browsers need no more
     config.include_server_header = False

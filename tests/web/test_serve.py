@@ -8,12 +8,16 @@ import socket
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import orjson
 import pytest
+import trio
 
 from cronflowd.host.config import WebSettings
+from cronflowd.net.listeners import open_listeners
 from cronflowd.web import serve
+from tests.lib.waiting import PATIENCE_S
 
 
 def test_the_daemons_own_door_reads_no_token_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -46,3 +50,29 @@ def test_who_finds_no_place_reads_json_and_when_to_come_again() -> None:
             "success": False,
             "error": {"code": "too-many", "message": told},
         }
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
+    ],
+)
+async def test_no_connection_goes_over_to_http_2(said: bytes) -> None:
+    """A proxy that lets WebSockets through lets this through, and tells of nobody in it who he is."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    (listener,) = listeners = open_listeners((("127.0.0.1", 0),))
+    house = serve.House(app, WebSettings())
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.serve, listeners)
+        async with await trio.open_tcp_stream(*listener.sock.getsockname()[:2]) as stream:
+            await stream.send_all(said)
+            with trio.fail_after(PATIENCE_S):
+                told = b"".join([part async for part in stream])
+        nursery.cancel_scope.cancel()
+    assert told.partition(b"\r\n")[0] == b"HTTP/1.1 200 "

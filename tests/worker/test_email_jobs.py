@@ -120,6 +120,24 @@ async def test_no_subject_brings_a_header_of_its_own(box: Box, port: int, text: 
     assert (ended.exit, box.mails) == (126, [])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=?utf-8?q?=0D=0ABcc:_evil=40example.org?=",
+        "Re: =?utf-8?b?DQpCY2M6IGV2aWxAZXhhbXBsZS5vcmc=?= and é",
+        "=?utf-8?q?=0D=0A=0D=0Aanother_text?=" + " long" * 40,
+        "=?x",
+    ],
+)
+async def test_a_subject_is_what_it_says_and_nothing_that_is_written_in_another_form(
+    box: Box, port: int, text: str
+) -> None:
+    """The form that headers have for other letters hides line ends, too: one in a subject began a header."""
+    assert (await carry_out(make_job("a@b", json.dumps({"subject": text, "text": "x"})), port)).exit == 0
+    ((_, message),) = box.mails
+    assert (message["Subject"], message["Bcc"], message.get_content().strip()) == (text, None, "x")
+
+
 # --- what is refused --------------------------------------------------------------------
 
 
