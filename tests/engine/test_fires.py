@@ -8,8 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
+from cronflowd.ask import listing, views
 from cronflowd.ask import questions as q
-from cronflowd.ask import views
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
 from cronflowd.schedules.calendars import Calendar
@@ -182,6 +182,29 @@ def test_one_worker_that_is_away_keeps_a_task_from_no_other() -> None:
     assert ends_at(driver, "2030-01-01T12:02:00Z") == {"w1": "", "w2": "skipped", "w3": ""}
     (why,) = [each["why"] for each in journaled(driver, "RunEnded") if each["state"] == "skipped"]
     assert why == {"code": "overlap", "run": 2, "state": "queued"}
+    must_balance(driver)
+
+
+def last_of(driver: Driver) -> list[Any]:
+    """What LIST and GET tell of the last run."""
+    every = q.ListTasks(frozenset(), o.Pattern("", ""), None, 0)
+    (row,) = filter(None, listing.list_tasks(driver.state, every, driver.now).rows)
+    rows = views.get_task(driver.state, q.GetTask("job"), driver.now).rows
+    got: dict[Any, Any] = dict(filter(None, rows))
+    assert [*row[6:8]] == [got["last-state"], got["last-ended"]]
+    return [*row[6:8], got["last-run"]]
+
+
+def test_the_last_run_is_never_one_of_a_worker_that_was_passed_over() -> None:
+    """What becomes of the fire is told by the others."""
+    driver = everywhere()
+    before = last_of(driver)
+    assert before == ["ok", driver.now, 3]
+    driver.wait(60)
+    assert last_of(driver) == before
+    driver.wait(7)
+    end_all(driver)
+    assert last_of(driver) == ["ok", driver.now, 6]
     must_balance(driver)
 
 
