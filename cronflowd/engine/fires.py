@@ -26,6 +26,7 @@ from . import facts as f
 from . import orders as o
 from .alarms import MAX_STALE
 from .dependencies import flow_behind, standing, to_replace
+from .notices import tell
 from .placement import MAX_PLACED_CHARS, all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
@@ -80,7 +81,14 @@ def _fire_tasks(state: State, order: o.FireTasks, now: datetime, limits: Limits)
         # It may be due at this very instant again: a clock change brought several moments to it.
         if size > MAX_PLACED_CHARS or getattr(last, "next_due_at", None) == task.due_at:
             break
+        if (task.spec.options.notify.targets or limits.notify) and _is_told(state, limits, fired.facts, now):
+            break
     return decision
+
+
+def _is_told(state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -> bool:
+    """Whether a notification waits for a worker from then on, and what is less urgent must not pass it."""
+    return any(isinstance(fact, f.RunQueued) for fact in tell(state, limits, facts, now))
 
 
 def _begin_flow(

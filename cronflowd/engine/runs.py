@@ -123,7 +123,8 @@ Traps
   of it is placed, or priorities would mean nothing; but not of more than FIRES_AHEAD tasks, or the
   first would leave when the last was decided.
 - Several that are due at one moment are decided together (`FireTasks`), each by what was true before the
-  first of them. Whatever may change what becomes of another is decided alone: see `fires_alone`.
+  first of them. Whatever may change what becomes of another is decided alone: see `fires_alone`; and behind
+  one of which somebody is told the others have their turn when the notification waits.
 - Random things are drawn from names (`draw`), so that deciding again decides the same.
 """
 
