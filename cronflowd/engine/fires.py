@@ -490,13 +490,14 @@ def overlap(state: State, task: Task, run: int) -> Overlap:
     if mode == "skip":
         first = state.runs[task.runs[0]]
         return reason("overlap", run=first.id, state=first.shown), False, [], []
-    active = [state.runs[run] for run in task.runs]
-    waiting = sum(run.state == "parked" for run in active)
     if mode == "replace":
         # Of very many the others end in steps of their own, for which the new one waits, too.
-        facts, messages = _stop_all(active[:ENDED_AT_ONCE], reason("replaced", run=run))
-        must_wait = len(active) > ENDED_AT_ONCE or any(run.state not in WAITING for run in active)
+        active = [state.runs[run] for run in islice(task.runs, ENDED_AT_ONCE)]
+        facts, messages = _stop_all(active, reason("replaced", run=run))
+        must_wait = len(task.runs) > ENDED_AT_ONCE or any(run.state not in WAITING for run in active)
         return "", must_wait, facts, messages
+    active = [state.runs[run] for run in task.runs]
+    waiting = sum(run.state == "parked" for run in active)
     if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
         return reason("overlap-full", waiting=waiting, run=active[0].id), False, [], []
     return "", True, [], []

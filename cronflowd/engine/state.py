@@ -368,6 +368,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
             del state.orphans[fact.task]
             state.leaving.pop(fact.task, None)
             state.replaced.pop(fact.task, None)
+            state.replaced_upto.pop(fact.task, None)
 
 
 def _run_retried(state: Tables, fact: f.RunRetried, at: datetime, seq: int) -> None:
@@ -379,6 +380,9 @@ def _run_retried(state: Tables, fact: f.RunRetried, at: datetime, seq: int) -> N
     if output := state.outputs.get(fact.run):
         output.attempt_from, output.said = len(output.lines), 0
     run.ends_as = ""  # that was the attempt before; this one may be stopped again
+    if run.task_id in state.replaced:
+        state.replaced_upto.pop(run.task_id, None)
+        state.to_judge[run.task_id] = None
     state.enqueue(run)
 
 
@@ -392,6 +396,7 @@ def _unpark(state: Tables, task: Task, at: datetime) -> None:
     """Lets what waited for this run to end go on: the next run of its task, or several of one moment."""
     if task.id in state.replaced and not (task.runs and task.runs[0] < state.replaced[task.id]):
         del state.replaced[task.id]
+        state.replaced_upto.pop(task.id, None)
     for number in task.runs:
         if state.runs[number].state != "parked":
             return
