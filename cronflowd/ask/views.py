@@ -195,7 +195,7 @@ def _last_run(state: State, task: Task) -> Iterator[Row | None]:
     for outcome in in_slices(same):
         if outcome is None:
             yield None
-        elif outcome.task_id == task.id and outcome.run is not None:
+        elif outcome.task_id == task.id and outcome.run and outcome.state == task.last_state:
             yield "last-run", outcome.run
             yield "last-started", outcome.started_at
             yield "last-exit", outcome.exit

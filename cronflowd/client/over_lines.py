@@ -15,7 +15,7 @@ from ..base.errors import Refusal
 from ..base.names import REF
 from ..host.setting import format_address
 from ..web.fields import to_body
-from ..web.line import Answer, Row, is_status
+from ..web.line import Answer, Row, check_travels, is_status
 from ..web.outcomes import MOMENTS, counts, plain, to_lines, to_occurrences, to_upcoming, to_worker
 from ..web.talks import (
     Talk,
@@ -50,8 +50,7 @@ class OverLines:
     def ask(self, *lines: str) -> list[Answer]:
         """The answer to each line, which are sent together, be it a refusal."""
         for said in lines:
-            if "\n" in said or "\r" in said:
-                raise CronflowError("syntax", "a newline cannot stand in an order")
+            check_travels(said)
         try:
             if self._socket is None:
                 self._begin()
@@ -129,7 +128,9 @@ class OverLines:
         return {"id": self._say(f"REMOVE {_word(ref)}").status["id"], "removed": True}
 
     def pause_job(self, ref: str, until: str | None, why: str | None) -> Json:
-        self._say(line("PAUSE", _word(ref), until=until or None, why=why or None))
+        with _refusing():
+            said = line("PAUSE", _word(ref), until=until or None, why=why or None)
+        self._say(said)
         return self.get_job(ref)
 
     def resume_job(self, ref: str) -> Json:
@@ -158,7 +159,8 @@ class OverLines:
     # --- the rest ---
 
     def preview_schedule(self, cron: str, timezone: str | None, count: int) -> list[Json]:
-        said = line("NEXT", in_quotes(cron), n=count, tz=timezone or None)
+        with _refusing():
+            said = line("NEXT", in_quotes(cron), n=count, tz=timezone or None)
         return [plain(each) for each in to_occurrences(self._say(said).rows)]
 
     def get_system_status(self) -> Json:

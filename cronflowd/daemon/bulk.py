@@ -71,7 +71,8 @@ class LargeChanges:
                 order = replace(order, plan=await in_turns(plan))
         if isinstance(order, o.StartFlow):
             with self._planning("FLOW"):
-                order = replace(order, plan=await in_turns(plan_flow(engine.state, order.ref)))
+                steps = plan_flow(engine.state, order.ref, self.core.now())
+                order = replace(order, plan=await in_turns(steps))
         reply = self.core.submit(order, who, once=once).told
         if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
             engine.slices.undoing = order.plan

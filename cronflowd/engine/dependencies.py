@@ -9,9 +9,9 @@ fire is skipped, and is itself such an end for those who wait for it.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterable
 from datetime import datetime
-from itertools import islice, takewhile
 from typing import Any, NoReturn
 
 from attrs import evolve
@@ -22,6 +22,7 @@ from ..base.walks import SLICE, Parted
 from ..tasks.reasons import Reason, reason
 from ..tasks.task import Run, Task, TaskSpec
 from . import orders as o
+from .alarms import MAX_STALE
 from .hearing import heard_by, tell_some
 from .state import State
 from .tables import ENDED_AT_ONCE, WELL
@@ -62,8 +63,11 @@ def next_judgement(state: State) -> Any | None:
 
 
 def _judge(state: State, task: Task) -> Any | None:
-    if to_replace(state, task):
-        return o.ReplaceRuns(task.id)
+    if task.id in state.replaced and (older := _older(state, task)):
+        if any(run.state != "stopping" for run in older):
+            return o.ReplaceRuns(task.id)
+        state.replaced_upto[task.id] = older[-1].id
+        return o.PassOver()
     waits, broken = standing(state, task)
     for run_id in task.runs:
         if state.runs[run_id].state == "awaiting":
@@ -76,10 +80,15 @@ def _judge(state: State, task: Task) -> Any | None:
 
 def to_replace(state: State, task: Task) -> list[Run]:
     """Some of those that a newer run of a task replaces, and that were not told to end yet."""
-    if (newer := state.replaced.get(task.id)) is None:
-        return []
-    older = takewhile(lambda run: run.id < newer, map(state.runs.__getitem__, task.runs))
-    return list(islice((run for run in older if run.state != "stopping"), ENDED_AT_ONCE))
+    return [run for run in _older(state, task) if run.state != "stopping"][:ENDED_AT_ONCE]
+
+
+def _older(state: State, task: Task) -> list[Run]:
+    """Some of those that a newer run replaces, behind those that all were told to end."""
+    newer, runs = state.replaced[task.id], task.runs
+    begin = bisect_right(runs, state.replaced_upto.get(task.id, 0))  # in the order of their numbers
+    some = [runs[at] for at in range(begin, min(begin + MAX_STALE, len(runs)))]
+    return [state.runs[run] for run in some if run < newer]
 
 
 # --- flows ---------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from . import facts as f
 from . import orders as o
 from .alarms import MAX_STALE
 from .dependencies import flow_behind, standing, to_replace
+from .notices import tell
 from .placement import MAX_PLACED_CHARS, all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
@@ -80,7 +81,14 @@ def _fire_tasks(state: State, order: o.FireTasks, now: datetime, limits: Limits)
         # It may be due at this very instant again: a clock change brought several moments to it.
         if size > MAX_PLACED_CHARS or getattr(last, "next_due_at", None) == task.due_at:
             break
+        if (task.spec.options.notify.targets or limits.notify) and _is_told(state, limits, fired.facts, now):
+            break
     return decision
+
+
+def _is_told(state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -> bool:
+    """Whether a notification waits for a worker from then on, and what is less urgent must not pass it."""
+    return any(isinstance(fact, f.RunQueued) for fact in tell(state, limits, facts, now))
 
 
 def _begin_flow(
@@ -199,10 +207,8 @@ def _start(
     """A fire that nothing but overlap= and its dependencies can hold any more."""
     settles = by == "after"  # or it would fire again for the same ends
     first_run = first_run or state.next_run
-    why, parked, before, messages = overlap(state, task, first_run)
-    targets = targets_of(state, task.spec, now)
-    kept = busy(state, task, targets, why) if why else {}
-    if why and len(kept) == len(targets):
+    targets, kept, (why, parked, before, messages) = let_in(state, task, first_run, now)
+    if why:
         return Decision(_passed_one(task, "skipped", due_at, why, following, settles))
     options = task.spec.options
     waits, broken = standing(state, task) if options.after and not parked else ([], "")
@@ -225,11 +231,22 @@ def _start(
     return Decision(before + ends, None, messages)
 
 
-def busy(state: State, task: Task, targets: Sequence[str], why: Reason) -> dict[str, Reason]:
-    """Of the workers that a fire is for those on which overlap= lets no run in, and the reason of each.
+def let_in(
+    state: State, task: Task, first_run: int, now: datetime
+) -> tuple[Sequence[str], dict[str, Reason], Overlap]:
+    """Whom a run is for; on which of those overlap= lets none in, and why; what it says of the others.
 
     With on=all and overlap=skip one that is away, or slow, does not keep the task from all others.
     """
+    said = overlap(state, task, first_run)
+    targets = targets_of(state, task.spec, now)
+    kept = _busy(state, task, targets, said[0]) if said[0] else {}
+    if len(kept) < len(targets):
+        said = "", *said[1:]
+    return targets, kept, said
+
+
+def _busy(state: State, task: Task, targets: Sequence[str], why: Reason) -> dict[str, Reason]:
     options, runs = task.spec.options, [state.runs[run] for run in task.runs]
     is_each_alone = options.on == "all" and not options.after and all(run.target for run in runs)
     if not is_each_alone or (options.overlap or state.common.overlap) != "skip":
@@ -473,13 +490,14 @@ def overlap(state: State, task: Task, run: int) -> Overlap:
     if mode == "skip":
         first = state.runs[task.runs[0]]
         return reason("overlap", run=first.id, state=first.shown), False, [], []
-    active = [state.runs[run] for run in task.runs]
-    waiting = sum(run.state == "parked" for run in active)
     if mode == "replace":
         # Of very many the others end in steps of their own, for which the new one waits, too.
-        facts, messages = _stop_all(active[:ENDED_AT_ONCE], reason("replaced", run=run))
-        must_wait = len(active) > ENDED_AT_ONCE or any(run.state not in WAITING for run in active)
+        active = [state.runs[run] for run in islice(task.runs, ENDED_AT_ONCE)]
+        facts, messages = _stop_all(active, reason("replaced", run=run))
+        must_wait = len(task.runs) > ENDED_AT_ONCE or any(run.state not in WAITING for run in active)
         return "", must_wait, facts, messages
+    active = [state.runs[run] for run in task.runs]
+    waiting = sum(run.state == "parked" for run in active)
     if waiting >= (1 if mode == "queue1" else MAX_PARKED_RUNS):
         return reason("overlap-full", waiting=waiting, run=active[0].id), False, [], []
     return "", True, [], []
@@ -526,6 +544,12 @@ def after_end(state: State, run: Run, facts: list[f.Fact]) -> list[f.Fact]:
 def remark(run: Run, why: Reason) -> f.OutputReceived:
     """A line of the daemon's own in the run's LOG."""
     return f.OutputReceived(run.id, run.attempt, [[0, why]])
+
+
+def left_out(run: int, kept: dict[str, Reason]) -> list[f.Fact]:
+    """Where what somebody asked for does not run, in the LOG of the first that does; behind RunQueued."""
+    lines = [[0, reason("not-on", worker=name, why=why)] for name, why in kept.items()]
+    return [f.OutputReceived(run, 1, lines)] if lines else []
 
 
 def flow_remark(run: int, flow: int) -> f.OutputReceived:

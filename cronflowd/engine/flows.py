@@ -27,7 +27,7 @@ from . import facts as f
 from . import orders as o
 from .definitions import find_task, finish
 from .dependencies import hang_together
-from .fires import NO_WORKER, after_end, delay, flow_remark, overlap, stop, targets_of, why_unfit
+from .fires import NO_WORKER, after_end, delay, flow_remark, left_out, let_in, stop, why_unfit
 from .flow_runs import FlowRun
 from .ledger import NEVER
 from .rules import Decision, Limits, Rule, Rules
@@ -53,7 +53,7 @@ def members_of(state: State, ref: str) -> Generator[None, None, list[int]]:
     return sorted((yield from hang_together(state, check_in_flow(state, ref))))
 
 
-def plan_flow(state: State, ref: str) -> Generator[None, None, list[int]]:
+def plan_flow(state: State, ref: str, now: datetime) -> Generator[None, None, list[int]]:
     """The tasks of a flow that is to run; Refusal if it cannot begin now."""
     members = yield from members_of(state, ref)
     if len(members) > MAX_FLOW:
@@ -63,7 +63,7 @@ def plan_flow(state: State, ref: str) -> Generator[None, None, list[int]]:
         _check_no_other(state, task_id)
         task = state.tasks.get(task_id)
         is_first = task and not task.spec.options.after
-        if task and is_first and (why := overlap(state, task, state.next_run)[0]):
+        if task and is_first and (why := let_in(state, task, state.next_run, now)[2][0]):
             raise Refusal("busy", f"{task.name}: {in_words(why)}")
     return members
 
@@ -74,7 +74,7 @@ def _check_no_other(state: State, task_id: int) -> None:
 
 
 def _start_flow(state: State, order: o.StartFlow, now: datetime, limits: Limits) -> Decision:
-    members = order.plan if order.plan is not None else finish(plan_flow(state, order.ref))
+    members = order.plan if order.plan is not None else finish(plan_flow(state, order.ref, now))
     roots = (task for each in members if (task := state.tasks.get(each)) and not task.spec.options.after)
     root = next(roots, None) or find_task(state, order.ref)
     number = state.flows.next_number
@@ -202,19 +202,17 @@ def _start_member(state: State, order: o.StartMember, now: datetime, limits: Lim
     unfit: Reason = ""
     if not flow.is_by_hand:
         unfit = reason("used-up") if task.is_used_up else why_unfit(state, task, now)
-    why, parked, facts, messages = overlap(state, task, state.next_run)
-    if why := unfit or why:
+    targets, kept, (why, parked, facts, messages) = let_in(state, task, state.next_run, now)
+    if why := unfit or why or ("" if targets else NO_WORKER):
         return _skip(task, flow, why, now)
-    if not (targets := targets_of(state, task.spec, now)):
-        return _skip(task, flow, NO_WORKER, now)
-    for number, target in enumerate(targets, state.next_run):
+    for number, target in enumerate((each for each in targets if each not in kept), state.next_run):
         queued = f.RunQueued(number, task.id, now, "flow", None, flow.args, parked, target=target)
         queued.flow, queued.who = flow.number, flow.who
         if not flow.is_by_hand:
             queued.by, queued.who = "after", None
             queued.not_before_at = delay(task, now, target, now)
         facts += [queued, flow_remark(number, flow.number)]
-    return Decision(facts, None, messages)
+    return Decision(facts + left_out(state.next_run, kept), None, messages)
 
 
 def _skip_member(state: State, order: o.SkipMember, now: datetime, limits: Limits) -> Decision:

@@ -123,7 +123,8 @@ Traps
   of it is placed, or priorities would mean nothing; but not of more than FIRES_AHEAD tasks, or the
   first would leave when the last was decided.
 - Several that are due at one moment are decided together (`FireTasks`), each by what was true before the
-  first of them. Whatever may change what becomes of another is decided alone: see `fires_alone`.
+  first of them. Whatever may change what becomes of another is decided alone: see `fires_alone`; and behind
+  one of which somebody is told the others have their turn when the notification waits.
 - Random things are drawn from names (`draw`), so that deciding again decides the same.
 """
 
@@ -148,15 +149,14 @@ from .fires import (
     NO_WORKER,
     admit,
     after_end,
-    busy,
     draw,
     ended,
     ended_waiting,
-    overlap,
+    left_out,
+    let_in,
     remark,
     reopened,
     stop,
-    targets_of,
 )
 from .placement import MAX_PLACED_CHARS, order_line, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
@@ -196,20 +196,13 @@ def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: in
     if task.spec.unread:
         what = f'"{task.name}" never runs: {in_words(task.spec.unread.reason)}'
         raise Refusal("bad-line", f"{what}; SET mends it")
-    why, parked, before, messages = overlap(state, task, first)
-    targets = targets_of(state, task.spec, now)
-    kept = busy(state, task, targets, why) if why else {}
+    targets, kept, (why, parked, before, messages) = let_in(state, task, first, now)
     mode = task.spec.options.overlap or state.common.overlap
-    if why and len(kept) == len(targets):
+    if why:
         raise Refusal("busy", f"{in_words(why)} (overlap={mode})")
     if not targets:
         raise Refusal("busy", in_words(NO_WORKER))
-    notes: list[Row] = []
-    if kept:
-        notes += [
-            ("note", f"not on {name}: {in_words(each)} (overlap={mode})") for name, each in kept.items()
-        ]
-        targets = [target for target in targets if target not in kept]
+    targets = [target for target in targets if target not in kept]
     values: dict[str, Any] = {"run": first}
     if task.spec.options.on == "all":
         values["runs"] = list(range(first, first + len(targets)))
@@ -218,8 +211,11 @@ def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: in
         queued = f.RunQueued(run, task.id, now, "manual", None, args or None, parked)
         queued.target, run = target, run + 1
         before.append(queued)
+    notes: list[Row] = [
+        ("note", f"not on {name}: {in_words(each)} (overlap={mode})") for name, each in kept.items()
+    ]
     reply = Reply(f"{first}", values, NOTE_COLUMNS if notes else (), notes)
-    return Decision(before, reply, messages)
+    return Decision(before + left_out(first, kept), reply, messages)
 
 
 def _cancel(state: State, order: o.CancelRun, now: datetime, limits: Limits) -> Decision:

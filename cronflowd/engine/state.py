@@ -351,7 +351,9 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
         task.runs.remove(fact.run)
         if fact.state in ("skipped", "missed") and counts(task, run):
             task.fired = max(0, task.fired - 1)
-        _count(task, outcome)
+        # Where one worker was passed over, what becomes of the fire is told by those that run.
+        is_passed = run.target and fact.state == "skipped" and _others(state, task, run)
+        _count(task, outcome, is_last=not is_passed)
         if state.unheard and task.is_notice and fact.state == WELL:
             state.unheard.pop(receiver(run.spec), None)
         if fact.state == "skipped":
@@ -366,6 +368,7 @@ def _run_ended(state: Tables, fact: f.RunEnded, at: datetime, seq: int) -> None:
             del state.orphans[fact.task]
             state.leaving.pop(fact.task, None)
             state.replaced.pop(fact.task, None)
+            state.replaced_upto.pop(fact.task, None)
 
 
 def _run_retried(state: Tables, fact: f.RunRetried, at: datetime, seq: int) -> None:
@@ -377,6 +380,9 @@ def _run_retried(state: Tables, fact: f.RunRetried, at: datetime, seq: int) -> N
     if output := state.outputs.get(fact.run):
         output.attempt_from, output.said = len(output.lines), 0
     run.ends_as = ""  # that was the attempt before; this one may be stopped again
+    if run.task_id in state.replaced:
+        state.replaced_upto.pop(run.task_id, None)
+        state.to_judge[run.task_id] = None
     state.enqueue(run)
 
 
@@ -390,6 +396,7 @@ def _unpark(state: Tables, task: Task, at: datetime) -> None:
     """Lets what waited for this run to end go on: the next run of its task, or several of one moment."""
     if task.id in state.replaced and not (task.runs and task.runs[0] < state.replaced[task.id]):
         del state.replaced[task.id]
+        state.replaced_upto.pop(task.id, None)
     for number in task.runs:
         if state.runs[number].state != "parked":
             return
@@ -543,7 +550,12 @@ def _clock_stepped(state: Tables, fact: f.ClockStepped, at: datetime, seq: int) 
         state.beats.give_grace(_beats_from(state, state.beats.from_at + by))
 
 
-def _count(task: Task, outcome: Outcome) -> None:
+def _others(state: Tables, task: Task, run: Run) -> bool:
+    """Whether others of its fire have not ended."""
+    return any(state.runs[other].fire == run.fire for other in task.runs)
+
+
+def _count(task: Task, outcome: Outcome, is_last: bool = False) -> None:
     """One more fire of a task has ended, or several have passed."""
     if (counts := task.counts) is None:
         counts = task.counts = {}
@@ -553,7 +565,7 @@ def _count(task: Task, outcome: Outcome) -> None:
         counts[outcome.state] = outcome.count
     if task.failure or outcome.state != WELL:
         task.failure = judge(task.failure, outcome)
-    if outcome.run is not None:
+    if is_last:
         task.last_state, task.last_ended_at = outcome.state, outcome.ended_at
 
 

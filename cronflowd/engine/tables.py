@@ -115,8 +115,7 @@ class Tables:
         self.emitted: list[f.EventEmitted] = []  # those that some tasks have yet to fire for, oldest first
         self.unanswered: dict[int, list[f.EventEmitted]] = {}  # the same, by task
         self.news: dict[tuple[str, int], News] = {}  # by name, and run of a flow; see `hearing`
-        # Tasks whose dependencies, or runs, may let them go on. Taken from the front, as two more below:
-        # of a dict the first one is found the more slowly the more stood before it.
+        # Tasks that may go on by now. Taken from the front, as two more below: a dict finds that slowly.
         self.to_judge: OrderedDict[int, None] = OrderedDict()
         self.due = Alarms(self.tasks, attrgetter("due_at"))
         self.moments: dict[datetime, datetime] = {}  # of tasks read since a start; empty once all are
@@ -124,7 +123,8 @@ class Tables:
         self.orphans: dict[int, MutableSequence[int]] = {}  # runs of removed tasks, which may come back
         self.leaving: dict[int, str] = {}  # of these, whose runs that wait have yet to end; and why
         self.to_end: OrderedDict[int, int] = OrderedDict()  # the same; and up to which run that was looked at
-        self.replaced: dict[int, int] = {}  # by task, the fire for which all runs before it end
+        self.replaced: dict[int, int] = {}  # by task, the fire for which all runs before it end;
+        self.replaced_upto: dict[int, int] = {}  # those up to this one were told to; a restart begins anew
         self.unread: dict[int, None] = {}  # tasks whose records cannot be read
         self.untold: OrderedDict[int, None] = OrderedDict()  # those of which that has not been said
         # Indexes of runs.

@@ -319,10 +319,14 @@ def check_header_name(name: str) -> None:
 def check_options(kind: str, given: Iterable[str]) -> None:
     """Raises Refusal (`bad-option`) for an option of WHOSE that means nothing for this type."""
     for key in given:
-        if kind not in WHOSE[key]:
-            raise Refusal(
-                "bad-option", f"{key}= means nothing for type={kind}; it is for {', '.join(WHOSE[key])}", key
-            )
+        if kind not in (whose := WHOSE[rule_of(key)]):
+            what = f"{key}= means nothing for type={kind}; it is for {', '.join(whose)}"
+            raise Refusal("bad-option", what, key)
+
+
+def rule_of(key: str) -> str:
+    """`env.X` of `env.PATH`: how WHOSE has an option that is one of many."""
+    return re.sub(r"\..*", ".X", key)
 
 
 def check_request(kind: str, payload: str, body: str, headers: Iterable[str]) -> None:

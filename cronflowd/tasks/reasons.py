@@ -170,6 +170,7 @@ _WORDS: dict[str, str | Callable[[dict[str, Any]], str]] = {
     # Remarks in the LOG of a run.
     "told-to-end": lambda why: f"{in_words(why['why'])}: worker {why['worker']} is told to end it",
     "follows": _follows,
+    "not-on": lambda why: f"not on {why['worker']}: {in_words(why['why'])}",
     "unsent": "attempt {attempt} never reached worker {worker}; it is queued again",
     "output-limit": "more output is not kept: {limit} bytes are the limit",
     "output-apart": "{number} bytes are on node {node} only",

@@ -183,10 +183,11 @@ def make_spec(name: str, schedule: str, command: str, options: Options, default_
 
 
 def _check_type(options: Options) -> None:
-    check_options(
-        options.type,
-        [key for key, name in _OF_SOME_TYPES if getattr(options, name) != getattr(DEFAULTS, name)],
-    )
+    given = []
+    for key, name in _OF_SOME_TYPES:
+        if (value := getattr(options, name)) != getattr(DEFAULTS, name):
+            given.append(key[:-1] + value[0][0] if key.endswith(".X") else key)
+    check_options(options.type, given)
     check_request(options.type, options.payload, options.body, [name for name, _ in options.headers])
 
 

@@ -24,7 +24,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from ..base.errors import Refusal
 from ..base.names import NAME
 from ..schedules.zones import parse_duration
-from ..tasks.kinds import WHOSE
+from ..tasks.kinds import WHOSE, rule_of
 from ..tasks.options import COMMON, MASK, format_options, parse_retry
 from ..tasks.options import DEFAULTS as NO_OPTIONS
 from .line import Row
@@ -63,14 +63,17 @@ class RetryPolicy(Struct, rename="camel", forbid_unknown_fields=True, omit_defau
 
 
 class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
-    """What may be said of a job. What is left out has its default, or stays as it is; null is the default."""
+    """What may be said of a job. What is left out has its default, or stays as it is.
+
+    null is the default; of what can have none it says nothing.
+    """
 
     name: Text = UNSET
     description: Text = UNSET
     tags: list[str] | UnsetType | None = UNSET
-    enabled: bool | UnsetType = UNSET
-    type: Type | UnsetType = UNSET
-    schedule_type: ScheduleType | UnsetType = UNSET
+    enabled: bool | UnsetType | None = UNSET
+    type: Type | UnsetType | None = UNSET
+    schedule_type: ScheduleType | UnsetType | None = UNSET
     cron_expression: Text = UNSET
     schedule: Text = UNSET
     timezone: Text = UNSET
@@ -89,10 +92,9 @@ class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
     notify: Text = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
     owner: Text = UNSET
-    # `paused` and `active` pause and resume it, where `enabled` is not said.
-    status: Status | UnsetType = UNSET
+    status: Status | UnsetType | None = UNSET  # `paused` and `active` pause and resume it, as `enabled` does
     # What a job tells of itself; it may be sent back, and says nothing then.
-    id: Ref | UnsetType = UNSET
+    id: Ref | UnsetType | None = UNSET
     job_name: Text = UNSET
     rev: Any = UNSET
     state: Any = UNSET
@@ -103,10 +105,10 @@ class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
     updated_at: Any = UNSET
 
     @property
-    def is_wanted(self) -> bool | UnsetType:
-        """Whether it is to start runs, as far as that is said."""
-        is_said = self.enabled is UNSET and self.status in ("active", "paused")
-        return self.status == "active" if is_said else self.enabled
+    def wanted(self) -> set[bool]:
+        """Whether it is to start runs, by each field that says so."""
+        said = (self.enabled, {"active": True, "paused": False}.get(str(self.status)))
+        return {each for each in said if isinstance(each, bool)}
 
 
 class LastRun(Struct, rename="camel"):
@@ -259,9 +261,9 @@ def _say_name(words: Words, body: JobBody, old: Job | None) -> None:
     """A name that can be one is the job's own; any other is its title, and the first one makes its name."""
     if old:
         for field, known in (("id", (old.id, str(old.id), old.job_name)), ("job_name", (old.job_name,))):
-            if (value := getattr(body, field)) is not UNSET and value not in known:
+            if getattr(body, field) not in (UNSET, None, *known):
                 raise Wrong("bad-option", "that is for ever; name can be changed", _camel(field))
-    elif body.id is not UNSET:
+    elif body.id not in (UNSET, None):
         if re.fullmatch("[0-9]{1,18}", str(body.id)):
             words.say("id", int(body.id), "id")
         elif not _NAME.fullmatch(str(body.id)):
@@ -290,7 +292,9 @@ def slug(name: str) -> str:
 def to_orders(words: Words, body: JobBody, key: str | None) -> list[str]:
     """ADD or NOW with each name that the job may have, to be tried in turn. Raises Wrong."""
     verb = "NOW" if words.pop("now", False) else "ADD"
-    if body.is_wanted is False:
+    if len(body.wanted) > 1:
+        raise Wrong("bad-option", f"enabled={_json(body.enabled)} contradicts status={body.status}", "status")
+    if False in body.wanted:
         field = "enabled" if body.enabled is False else "status"
         if verb == "NOW":
             raise Wrong("bad-option", "what is to run at once cannot wait", field)
@@ -538,7 +542,7 @@ def _say_schedule(words: Words, body: JobBody, old: Job | None) -> None:
     if old:  # what was got and is sent back says nothing
         said = {field: text for field, text in said.items() if text != getattr(old, field)}
     texts = {f"@at {text}" if field == "scheduled_at" else text for field, text in said.items()}
-    kind = body.schedule_type if body.schedule_type is not UNSET else None
+    kind = body.schedule_type or None
     if len(texts) > 1:
         raise Wrong("bad-option", "that is said twice, and not the same", _camel(list(said)[-1]))
     if texts:
@@ -568,7 +572,8 @@ _BY_CODE = {"bad-schedule": "schedule", "syntax": "command"}
 
 def about(refusal: Refusal, words: Words) -> Wrong:
     """A refusal of what these words were for, with the field that it is about."""
-    keys = [refusal.option, "jobName" if refusal.option == "name" else _BY_CODE.get(refusal.code, "")]
+    keys = [refusal.option, rule_of(refusal.option)]
+    keys.append("jobName" if refusal.option == "name" else _BY_CODE.get(refusal.code, ""))
     field = next((words.fields[key] for key in keys if key in words.fields), None)
     return Wrong(refusal.code, refusal.message, field)
 

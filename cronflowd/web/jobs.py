@@ -307,8 +307,8 @@ async def job_next(
 @get("/jobs/{job_id:str}/why", summary="Why it ran, or did not")
 async def job_why(asker: Who, job_id: FromPath[str], at: FromQuery[str | None] = None) -> Success[Why]:
     """At a moment, or lately."""
-    if at and re.search(r'["\\]', at):
-        raise Refused(400, "bad-schedule", "no time has quotes", "at")
+    if at and re.search(r'["\\\n\r]', at):
+        raise Refused(400, "bad-schedule", "no time has quotes, or several lines", "at")
     words = [ref_of(job_id), *([f'"{at}"'] if at else [])]
     try:
         found = await asker.ask(line("WHY", *words))

@@ -13,6 +13,7 @@ The daemon decides everything, also who may do what. One that cannot be reached 
 
 from __future__ import annotations
 
+import re
 import select
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -378,9 +379,13 @@ def _as_unreachable(where: str) -> Iterator[None]:
 
 def _encode(line: str) -> bytes:
     """One line and no more: what a request says can never become a second order."""
-    if "\n" in line or "\r" in line:
-        raise Refusal("syntax", "a newline cannot stand in an order")
-    try:
-        return line.encode()
-    except UnicodeEncodeError:
-        raise Refusal("syntax", "half of a surrogate pair is no character") from None
+    check_travels(line)
+    return line.encode()
+
+
+def check_travels(text: str, option: str = "") -> None:
+    """Raises Refusal for what a line cannot hold."""
+    if "\n" in text or "\r" in text:
+        raise Refusal("syntax", "a newline cannot stand in an order", option)
+    if re.search("[\ud800-\udfff]", text):
+        raise Refusal("syntax", "half of a surrogate pair is no character", option)

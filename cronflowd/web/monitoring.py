@@ -14,7 +14,7 @@ from litestar.params import FromPath, JSONBody
 from msgspec import Struct
 
 from .envelope import Refused
-from .line import GATEWAY, Daemon, Row, Unreachable
+from .line import GATEWAY, Daemon, Row, Unreachable, check_travels
 from .outcomes import MOMENTS, Execution, Upcoming, Worker, counts, of_row, to_upcoming, to_worker
 from .rest import MAX_LIMIT, Asker, Limit, Listing, Page, Success, Who, ref_of
 from .talks import find, line
@@ -230,6 +230,7 @@ async def list_expectations(asker: Who, page: Page = 1, limit: Limit = MAX_LIMIT
 async def beat(asker: Who, name: FromPath[str], data: JSONBody[BeatBody | None] = None) -> Success[Beat]:
     """With nothing said, that it is well."""
     body = data or BeatBody()
+    check_travels(body.text or "", "text")
     words = [ref_of(name, "expectation"), ref_of(body.status, "status"), *([body.text] if body.text else [])]
     status = (await asker.order(line("BEAT", *words))).status
     return Success(Beat(status["name"], status["due"]))

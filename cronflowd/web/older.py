@@ -37,8 +37,11 @@ _RENAMED = re.compile(
     "GET /jobs|POST /(?:jobs|login|users)|(?:PATCH|PUT|DELETE) /jobs/[^/]+|[A-Z]+ /agents(?:/heartbeat)?"
 )
 _OURS = b"x-live"  # a page of ours that looks for what is new of itself
-_PAUSED = {"paused": False, "inactive": False, "disabled": False, "stopped": False}
-_STATUS = _PAUSED | {"active": True, "enabled": True, "scheduled": True, "running": True, "pending": True}
+_STATUS = {
+    **dict.fromkeys(("paused", "inactive", "disabled", "stopped"), "paused"),
+    **dict.fromkeys(("active", "enabled", "scheduled", "running", "pending"), "active"),
+    **{word: word for word in ("idle", "completed", "unreadable")},  # as they are told
+}
 _ALSO = {
     "cron": "cronExpression", "agentId": "onWorker", "agent": "onWorker", "retries": "maxRetries",
     "_id": "id",
@@ -87,11 +90,11 @@ def from_body(said: dict[str, Any]) -> JobBody:
         if kind in found:
             found["payload"] = found.pop(kind)
             found.setdefault("type", kind)
-    if (status := found.pop("status", None)) is not None and "enabled" not in found:
+    if (status := found.pop("status", None)) is not None:
         word = str(status).lower()
         if word not in _STATUS:
             raise Refused(400, "bad-option", f'"{word[:40]}" is none of {", ".join(_STATUS)}', "status")
-        found["enabled"] = _STATUS[word]
+        found["status"] = _STATUS[word]
     return to_body(found)
 
 

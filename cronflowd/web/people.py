@@ -79,7 +79,7 @@ async def add_user(asker: Who, data: JSONBody[NewUser]) -> Success[MadeUser]:
     try:
         said = line(
             "USER ADD", check_form(name, "account name"), role=data.role, email=data.email, uid=data.uid,
-            desc=_one_line(data.name), password=data.password,
+            desc=_one_line(data.name, "name"), password=data.password,
         )  # fmt: skip
         answer = await asker.order(said)
     except Refusal as refusal:
@@ -101,7 +101,9 @@ async def change_user(asker: Who, name: FromPath[str], data: JSONBody[UserChange
         "disabled": data.disabled if data.disabled is UNSET else "yes" if data.disabled else "no",
     }  # fmt: skip
     changes = {
-        key: _one_line("" if value is None else value) for key, value in told.items() if value is not UNSET
+        key: _one_line("" if value is None else value, key)
+        for key, value in told.items()
+        if value is not UNSET
     }
     if changes:
         await asker.ask(line("USER SET", ref, **changes))
@@ -128,9 +130,9 @@ async def _find(asker: Asker, name: str) -> Person:
     return person(rows[0])
 
 
-def _one_line(value: Any) -> Any:
+def _one_line(value: Any, option: str) -> Any:
     if isinstance(value, str) and value and not value.isprintable():
-        raise Refused(400, "bad-option", "a text of one line is wanted")
+        raise Refusal("bad-option", "a text of one line is wanted", option)
     return value
 
 
@@ -176,7 +178,7 @@ def _token(row: Row) -> Token:
 @post("/tokens", summary="Make an API token", status_code=201)
 async def add_token(asker: Who, data: JSONBody[NewToken]) -> Success[MadeToken]:
     """Its word is shown once; who asks again with the same Idempotency-Key is told its id alone."""
-    told = {key: _one_line(getattr(data, key)) for key in data.__struct_fields__}
+    told = {key: _one_line(getattr(data, key), key) for key in data.__struct_fields__}
     answer = await asker.order(line("TOKEN ADD", **told))
     return Success(MadeToken(answer.status["id"], answer.pairs.get("token")))
 
@@ -269,9 +271,9 @@ async def audit(
     verdict: FromQuery[str | None] = None,
 ) -> Listing[Deed]:
     """Newest first. What there is in all is not counted: where `more` is said, there is another page."""
-    told = {key: _one_line(value) for key, value in (("since", since), ("until", until), ("who", who))}
+    told = {key: _one_line(value, key) for key, value in (("since", since), ("until", until), ("who", who))}
     start = (page - 1) * limit
-    said = line("AUDIT", limit=limit + 1, offset=start, verdict=_one_line(verdict), **told)
+    said = line("AUDIT", limit=limit + 1, offset=start, verdict=_one_line(verdict, "verdict"), **told)
     rows = (await asker.ask(said)).rows
     found = [of_row(Deed, row) for row in rows[:limit]]
     return Listing(found, Pages(page, limit, start + len(rows), True if len(rows) > limit else UNSET))

@@ -11,10 +11,9 @@ again with the job as it is now.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
-
-from msgspec import UNSET
 
 from ..base.errors import Refusal
 from ..base.text import format_option
@@ -31,7 +30,7 @@ from .fields import (
     to_orders,
     to_words,
 )
-from .line import Answer, Row
+from .line import Answer, Row, check_travels
 from .outcomes import Execution, to_execution
 
 KEY_HEADER = "Idempotency-Key"
@@ -51,7 +50,9 @@ def line(verb: str, *words: str | int, **options: Any) -> str:
 
 
 def with_options(start: str, options: Mapping[str, str]) -> str:
-    """The same where keys are no identifiers."""
+    """The same where keys are no identifiers. Raises Refusal naming the option that cannot travel."""
+    for key, value in options.items():
+        check_travels(value, key)
     return " ".join([start, *(format_option(key, value) for key, value in options.items())])
 
 
@@ -93,13 +94,15 @@ def newest_attempt(run: int) -> Talk[Execution]:
 
 def run_now(ref: str, args: Mapping[str, Any], key: str | None = None) -> Talk[Execution]:
     """Runs a job now. Raises Refusal."""
-    words = {}
+    words = Words()
     for name, value in args.items():
         if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name):
             raise Wrong("bad-option", f'"{name[:80]}" is not a variable\'s name', f"args.{name[:80]}")
-        words[f"arg.{name}"] = to_arg(value)
-    (started,) = yield [once(key, with_options(line("RUN", ref), words))]
-    return (yield from newest_attempt(started.check().status["run"]))
+        words.say(f"arg.{name}", to_arg(value), f"args.{name}")
+    with _naming(words):
+        said = with_options(line("RUN", ref), words)
+    (started,) = yield [once(key, said)]
+    return (yield from newest_attempt(_check(started, words).status["run"]))
 
 
 # --- jobs -------------------------------------------------------------------------------------------
@@ -141,16 +144,25 @@ def list_rows(page: int, limit: int, asked: Mapping[str, str | None]) -> Talk[tu
     if asked.get("status") == "completed":  # they are gone, and found by their executions
         return [], {"total": 0}
     options = to_list_options(asked)
-    (found,) = yield [line("LIST", **options, **slice_of(page, limit))]
     words = Words()
     words.fields = {key: {"state": "status"}.get(key, key) for key in options}
+    with _naming(words):
+        said = line("LIST", **options, **slice_of(page, limit))
+    (found,) = yield [said]
     return _check(found, words).rows, found.status
 
 
 def _check(answer: Answer, words: Words) -> Answer:
     """Itself; raises Wrong, naming the field, where the daemon has refused these words."""
-    try:
+    with _naming(words):
         return answer.check()
+
+
+@contextmanager
+def _naming(words: Words) -> Iterator[None]:
+    """A refusal of these words names the field that each was said by."""
+    try:
+        yield
     except Refusal as refusal:
         words.fields["KEY"] = KEY_HEADER
         raise about(refusal, words) from None
@@ -194,13 +206,15 @@ def change_job(ref: str, body: JobBody, seen: Collection[int] = ()) -> Talk[Job]
             raise Refusal("not-found", f"job {old.id} has run once and is over")
         if not words:
             break
-        (answer,) = yield [with_options(line("SET", old.id, rev=old.rev), to_options(words))]
+        with _naming(words):
+            said = with_options(line("SET", old.id, rev=old.rev), to_options(words))
+        (answer,) = yield [said]
         if answer.status["ok"]:
             break
         now = yield from read_job(str(old.id))
         if answer.status["code"] != "busy" or now.rev == old.rev or seen or tried == MAX_TRIES - 1:
             _check(answer, words)
-    if body.is_wanted not in (UNSET, old.enabled):
-        (answer,) = yield [line("RESUME" if body.is_wanted else "PAUSE", old.id)]
+    if (not old.enabled) in body.wanted:  # of what was got and is sent back, what was changed counts
+        (answer,) = yield [line("PAUSE" if old.enabled else "RESUME", old.id)]
         answer.check()
     return (yield from read_job(str(old.id)))

@@ -8,19 +8,16 @@ from collections.abc import Iterator
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import pytest
 from attrs import evolve
 
-from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import finish
 from cronflowd.engine.dependencies import MAX_JUDGED
 from cronflowd.engine.rules import Limits
-from cronflowd.engine.tables import ENDED_AT_ONCE
 from cronflowd.schedules.schedule import reload_zones
 from cronflowd.tasks.reasons import in_words, reason
 from cronflowd.tasks.task import parse_record
@@ -113,42 +110,6 @@ def test_overlap_replace_kills_the_old_run_before_the_new_one_starts() -> None:
     done(driver, "w1", 1, exit_code=143)
     assert [line.split()[:2] for _, line in driver.pump()] == [["RUN", "2"]]
     assert states(driver) == [(1, "cancelled")]
-
-
-def much_to_replace() -> Driver:
-    """101 runs of the task `a`, of which 30 are running, and which the next one is to replace."""
-    driver = Driver()
-    join(driver, slots=30)
-    driver.line("ADD name=a overlap=allow 0 0 1 1 * x")
-    for _ in range(101):
-        driver.line("RUN a")
-    driver.pump()
-    driver.line("SET a overlap=replace")
-    return driver
-
-
-@pytest.mark.parametrize("restarts", ["", "journal", "checkpoint"])
-def test_very_many_runs_are_replaced_in_small_steps(restarts: str) -> None:
-    """A task that had let any number of runs in was set to replace them: one step of half a second."""
-    driver = much_to_replace()
-    sizes, killed = [], []
-    step: Any = commands.parse("RUN a", commands.Context(driver.now, "UTC"))
-    while step:
-        decision = driver.do(step)
-        sizes.append(len(decision.facts))
-        killed += [line for _, line in decision.messages]
-        if restarts and len(sizes) == 2:
-            driver.restart(driver.carried() if restarts == "checkpoint" else None)
-        step = driver.engine.next_step(driver.now)
-    assert max(sizes) <= 2 * ENDED_AT_ONCE + 1
-    assert sorted(killed) == sorted(f"KILL {run} 1" for run in range(1, 31))
-    assert {run.state for run in driver.state.runs.values() if run.id < 102} == {"stopping"}
-    for run in range(1, 31):
-        assert driver.state.runs[102].state == "parked"
-        done(driver, "w1", run, exit_code=143)
-    join(driver)
-    assert [line.split()[:2] for _, line in driver.pump()] == [["RUN", "102"]]
-    assert list(driver.state.runs) == [102]
 
 
 def test_a_parked_run_starts_when_the_one_before_it_ends() -> None:

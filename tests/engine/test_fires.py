@@ -8,15 +8,14 @@ from typing import Any
 import orjson
 import pytest
 
+from cronflowd.ask import listing, views
 from cronflowd.ask import questions as q
-from cronflowd.ask import views
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
 from cronflowd.schedules.calendars import Calendar
 from cronflowd.schedules.zones import load_zone
 from cronflowd.tasks.reasons import in_words
 from cronflowd.tasks.task import parse_record
-from tests.engine.test_engine import done, much_to_replace
 from tests.lib.engine_driver import Driver, snapshot
 
 
@@ -185,6 +184,29 @@ def test_one_worker_that_is_away_keeps_a_task_from_no_other() -> None:
     must_balance(driver)
 
 
+def last_of(driver: Driver) -> list[Any]:
+    """What LIST and GET tell of the last run."""
+    every = q.ListTasks(frozenset(), o.Pattern("", ""), None, 0)
+    (row,) = filter(None, listing.list_tasks(driver.state, every, driver.now).rows)
+    rows = views.get_task(driver.state, q.GetTask("job"), driver.now).rows
+    got: dict[Any, Any] = dict(filter(None, rows))
+    assert [*row[6:8]] == [got["last-state"], got["last-ended"]]
+    return [*row[6:8], got["last-run"]]
+
+
+def test_the_last_run_is_never_one_of_a_worker_that_was_passed_over() -> None:
+    """What becomes of the fire is told by the others."""
+    driver = everywhere()
+    before = last_of(driver)
+    assert before == ["ok", driver.now, 3]
+    driver.wait(60)
+    assert last_of(driver) == before
+    driver.wait(7)
+    end_all(driver)
+    assert last_of(driver) == ["ok", driver.now, 6]
+    must_balance(driver)
+
+
 def test_run_leaves_out_the_worker_that_has_one_still_and_says_so() -> None:
     driver = everywhere()
     told = driver.line("RUN job").told
@@ -306,30 +328,3 @@ def test_a_zone_that_is_not_there_is_told_also_if_the_next_day_is_off() -> None:
     query = q.CompareZones("/x", "job", datetime(2031, 1, 1, tzinfo=UTC), 3)
     rows = views.zone_differences(driver.state, query, {"Europe/Paris": None}, driver.now)
     assert [row[5] for row in rows if row] == ["no-zone"]
-
-
-@pytest.mark.parametrize("restarts", ["", "journal", "checkpoint"])
-@pytest.mark.parametrize(
-    ("lines", "left"),
-    [
-        (["CANCEL 102"], []),
-        (["SET a overlap=allow", "RUN a"], [102, 103]),
-        (["SET a overlap=queue", "RUN a"], [102, 103]),
-    ],
-)
-def test_what_was_to_be_replaced_ends_whatever_becomes_of_the_newest_run(
-    restarts: str, lines: list[str], left: list[int]
-) -> None:
-    """Where it was cancelled those that had not been told to end yet went on, and nobody was told so."""
-    driver = much_to_replace()
-    driver.line("RUN a")
-    for line in lines:
-        driver.line(line)
-    if restarts:
-        driver.restart(driver.carried() if restarts == "checkpoint" else None)
-    driver.pump()
-    assert [run for run in driver.state.runs if run > 30] == left
-    assert {run.state for run in driver.state.runs.values() if run.id <= 30} == {"stopping"}
-    for run in range(1, 31):
-        done(driver, "w1", run, exit_code=143)
-    assert (list(driver.state.runs), driver.state.replaced) == (left, {})

@@ -16,6 +16,7 @@ from cronflowd.engine import orders as o
 from cronflowd.engine.definitions import finish
 from cronflowd.engine.flows import next_in_flows, plan_flow
 from cronflowd.engine.state import State
+from cronflowd.tasks.reasons import in_words
 from tests.lib.calls import OURS, calls_of
 from tests.lib.engine_driver import Driver, snapshot
 
@@ -309,6 +310,24 @@ def test_what_overlap_lets_not_in_is_told() -> None:
     assert life.state.tasks[4].due_at  # its own moment is still to come
 
 
+def test_a_worker_that_has_a_run_still_is_left_out_as_run_leaves_it_out() -> None:
+    """A machine that is shut off kept the flow from all others for up to grace=."""
+    life = Life(["ADD name=a on=all 0 3 * * * a", "ADD name=b after=a @after b"])
+    life.do(o.JoinWorker("v", 9, {}, ("shell",), "there", ()))
+    life.do(o.DropWorker("v", "cut", 0))
+    life.says("RUN a")
+    life.do(o.ReportEnded("w", 2, 1, 0, {}))
+    assert life.says("FLOW b RUN") == "1 tasks=2"
+    assert [run.target for run in life.state.runs.values() if run.flow] == ["w"]
+    told = [in_words(text) for _, text in life.state.outputs[3].lines]
+    assert told == ["flow run 1", "not on v: overlap: run 1 is still queued"]
+    life.do(o.ReportEnded("w", 3, 1, 0, {}))
+    life.pump()
+    assert life.stands() == {"a": "ok", "b": "running"}
+    with pytest.raises(Refusal, match="is under way"):
+        life.says("FLOW b RUN")
+
+
 def test_with_on_all_a_task_has_ended_when_its_last_run_has() -> None:
     """And one failure among them is its failure, whichever came last."""
     life = Life(["ADD name=a on=all 0 3 * * * a", "ADD name=b after=a @after b"])
@@ -381,7 +400,7 @@ def test_tasks_are_shown_behind_those_they_wait_for() -> None:
 def test_why_and_the_log_say_whose_run_it_is() -> None:
     """Who finds a run of last night wants to know who wanted it."""
     life = Life()
-    plan = finish(plan_flow(life.state, "a"))
+    plan = finish(plan_flow(life.state, "a", life.now))
     life.do(o.StartFlow("a", {}, plan))
     life.pump()
     assert life.state.outputs[1].lines == [(0, {"code": "flow", "flow": 1})]
@@ -407,7 +426,7 @@ def test_a_flow_of_thousands_goes_on_in_small_steps() -> None:
     life = Life(["ADD name=root 0 3 * * * root"])
     for number in range(count):
         life.line(f"ADD name=t{number} after=root @after true")
-    plan = finish(plan_flow(life.state, "t7"))
+    plan = finish(plan_flow(life.state, "t7", life.now))
     assert calls_of(lambda: life.do(o.StartFlow("t7", {}, plan)), OURS) < count
     steps = small_steps(life)
     life.do(o.ReportEnded("w", 1, 1, 0, {}))

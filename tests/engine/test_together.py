@@ -21,6 +21,8 @@ OPTIONS = [
     "overlap=replace", "on=all", "on=w1", "on=label:size=big", "on=nobody", "count=2", "jitter=90s",
     "catchup=all", "catchup=skip", "grace=2m", "retry=fixed:1:30s", "after=t0", "after=t1,t2", "after=t3",
     "type=echo", "spread=2m", "start=2030-01-01T12:03:00Z", "end=2030-01-01T12:04:00Z", "tz=Europe/Paris",
+    "notify=mailto:a@x.org", "notify=missed:mailto:a@x.org catchup=skip on=all",
+    "notify=done:mailto:a@x.org overlap=replace on=nobody",
 ]  # fmt: skip
 SCHEDULES = ["* * * * *", "*/2 * * * *", "*/5 * * * *", "@at 2030-01-01T12:03:00Z", "@every 2m"]
 LINES = ["PAUSE t3", "RESUME t3", "RUN t5", "REMOVE t7 force=yes", "SET t9 prio=high", "CANCEL 4"]
@@ -29,7 +31,7 @@ LINES = ["PAUSE t3", "RESUME t3", "RUN t5", "REMOVE t7 force=yes", "SET t9 prio=
 def play(seed: int) -> list[object]:
     """Some minutes in the life of sixty tasks: what was sent, and what is true in the end."""
     dice, driver = random.Random(seed), Driver()
-    driver.do(o.JoinWorker("w1", dice.randrange(1, 40), {}, ("shell", "echo"), "here", ()))
+    driver.do(o.JoinWorker("w1", dice.randrange(1, 40), {}, ("shell", "echo", "email"), "here", ()))
     driver.do(o.JoinWorker("w2", dice.randrange(1, 40), {"size": "big"}, ("shell",), "here", ()))
     for number in range(60):
         with suppress(Refusal):  # not every option is for every schedule
@@ -97,6 +99,16 @@ def test_nobody_passes_one_whose_secrets_are_looked_at_first() -> None:
     driver.now += timedelta(minutes=1)
     orders = [order for order, _ in driver.decisions()]
     assert orders[:3] == [o.FireTasks([1]), o.FireTasks([2]), o.PlaceRuns([(1, "w")])]
+
+
+def test_nobody_passes_a_notification_of_what_is_due_with_it() -> None:
+    """It is urgent, and goes before what was to be decided behind the moment that it tells of."""
+    driver = Driver()
+    driver.do(o.JoinWorker("w", 1, {}, ("shell", "email"), "here", ()))
+    driver.line("ADD name=a prio=high catchup=skip notify=mailto:a@x.org 30 * * * * a")
+    driver.line("ADD name=b prio=low 30 * * * * b")
+    driver.now += timedelta(minutes=32)
+    assert ["name=notify_3" in line for _, line in driver.pump()] == [True]
 
 
 moments = st.integers(0, 3).map(lambda number: datetime(2030, 1, 1, 0, number, tzinfo=UTC))

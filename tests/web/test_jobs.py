@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -280,8 +281,8 @@ def test_a_name_that_was_chosen_is_no_other_where_it_is_taken(tmp_path: Path) ->
     trio.run(make)
 
 
-def test_a_status_is_done_where_enabled_is_not_said(tmp_path: Path) -> None:
-    """It was answered 200, and the job ran on. Of what was got and is sent back whole, `enabled` counts."""
+def test_of_status_and_enabled_the_one_that_was_changed_counts(tmp_path: Path) -> None:
+    """It was answered 200, and the job ran on: what was got and is sent back whole still said `enabled`."""
 
     async def change() -> None:
         async with an_api(tmp_path) as (browser, _):
@@ -293,13 +294,51 @@ def test_a_status_is_done_where_enabled_is_not_said(tmp_path: Path) -> None:
                 ({"status": "active"}, True), ({"status": "paused"}, False),
                 ({"status": "paused", "enabled": True}, True),
                 ({"status": "active", "enabled": False}, False), ({"status": "idle"}, False),
+                (dict.fromkeys(("status", "enabled", "type", "scheduleType", "id", "jobName")), False),
+                ({"status": "active"}, True),
             ):  # fmt: skip
                 answer = await browser.ask("PATCH", f"{API}/jobs/a", said)
                 assert (answer.status, answer.data["enabled"]) == (200, enabled), said
+            for said, enabled in (({"status": "paused"}, False), ({"enabled": True}, True)):
+                got = (await browser.get(f"{API}/jobs/a")).data
+                answer = await browser.ask("PUT", f"{API}/jobs/a", got | said)
+                assert (answer.status, answer.data["enabled"]) == (200, enabled), said
+            both = await browser.post(f"{API}/jobs", got | {"name": "b", "id": None, "jobName": None} | said)
+            assert (both.status, both.json["error"]) == (
+                400,
+                {
+                    "code": "bad-option",
+                    "message": "enabled=true contradicts status=paused",
+                    "field": "status",
+                },
+            )
             unknown = await browser.ask("PATCH", f"{API}/jobs/a", {"status": "sleeping"})
             assert (unknown.error, unknown.json["error"].get("field")) == ((400, "bad-option"), "status")
 
     trio.run(change)
+
+
+@pytest.mark.parametrize("text", ["a\nb", "a\rb"])
+def test_what_cannot_travel_in_a_line_names_its_field(tmp_path: Path, text: str) -> None:
+    async def refuse() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            await browser.post(f"{API}/jobs", {"name": "a", "command": "x"} | HOURLY)
+            for path, said, field in (
+                ("jobs/a/trigger", {"args": {"A": "x", "B": text}}, "args.B"),
+                ("jobs/a/pause", {"why": text}, "why"),
+                ("jobs/a/reschedule", {"cronExpression": text}, "cronExpression"),
+                ("jobs/a", {"description": text}, "description"), ("jobs/a", {"owner": text}, "owner"),
+                ("jobs/a", {"command": text}, "command"),
+                ("jobs/a", {"payload": {"command": "x", "env": {"A": text}}}, "payload.env.A"),
+                ("beats/x", {"status": "0", "text": text}, "text"), ("tokens", {"name": text}, "name"),
+                ("users", {"name": "u", "email": text}, "email"),
+            ):  # fmt: skip
+                body = json.dumps(said).encode()
+                verb = "PATCH" if path == "jobs/a" else "POST"
+                answer = await browser.ask(verb, f"{API}/{path}", body=body, content_type="application/json")
+                assert (answer.status, answer.json["error"].get("field")) == (400, field), answer.json
+
+    trio.run(refuse)
 
 
 def test_what_is_refused_names_its_field_and_changes_nothing(tmp_path: Path) -> None:

@@ -80,9 +80,10 @@ def test_jobs_and_agents_of_the_other_one(tmp_path: Path) -> None:
             job = (await browser.post("/jobs", said)).json
             assert (job["command"], job["agentId"]) == ('echo "Hello World"', "web1")
             assert (await browser.get("/jobs")).json == [job]
-            assert (await browser.ask("PATCH", f"/jobs/{job['id']}", {"status": "paused"})).json[
-                "status"
-            ] == "paused"
+            got = (await browser.ask("PATCH", f"/jobs/{job['id']}", {"status": "paused"})).json
+            assert got["status"] == "paused"
+            back = await browser.ask("PUT", f"/jobs/{job['id']}", got | {"status": "active"})
+            assert back.json["enabled"]
             wrong = await browser.ask("PATCH", f"/jobs/{job['id']}", {"status": "perhaps"})
             assert wrong.status == 400 and wrong.json["field"] == "status"
             assert (await browser.post("/jobs", {"colour": 1})).json["field"] == "colour"

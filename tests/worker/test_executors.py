@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from base64 import b64encode
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -299,15 +300,42 @@ async def test_what_the_kernel_killed_for_want_of_memory_is_told_apart(
     end: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It looks like any KILL, and nobody would look for memory."""
+    with counting_kills(tmp_path, monkeypatch) as kill:
+        assert (await carry_out(make_job(f"{kill}; {end}"))).why == why
+        assert (await carry_out(make_job("kill -KILL $$"))).why == ""
+
+
+@contextlib.contextmanager
+def counting_kills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A file as the kernel's, and the command that counts one more there."""
     events = tmp_path / "memory.events"
     events.write_text("max 3\noom 0\noom_kill 1\n")
     counts = os.open(events, os.O_RDONLY)
     monkeypatch.setattr(processes, "_memory_events", lambda: counts)
+    monkeypatch.setattr(processes, "_SEEN", processes._OomKills())
     monkeypatch.setattr(processes, "OOM_AGE_S", -1)
-    job = make_job(f"sed s/1/2/ {events} | dd of={events} conv=notrunc; {end}")
-    assert (await carry_out(job)).why == why
-    assert (await carry_out(make_job("kill -KILL $$"))).why == ""
+    yield f"sed s/1/2/ {events} | dd of={events} conv=notrunc"
     os.close(counts)
+
+
+async def test_want_of_memory_is_told_of_no_more_jobs_than_the_kernel_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever was killed by hand in the hours after it was said to have had no memory."""
+    with counting_kills(tmp_path, monkeypatch) as kill:
+        other = make_job("echo begun; exec sleep 60")
+        ends: list[Ended] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_note_end, other, ends)
+            await wait_until_said(other, "1 begun")
+            assert "want of memory" in (await carry_out(make_job(f"{kill}; kill -KILL $$"))).why
+            (pid,) = (child.pid for child in processes._own.values() if child.job is other)
+            os.kill(pid, signal.SIGKILL)
+        assert ends == [Ended(137, signal=9)]
+
+
+async def _note_end(job: Job, ends: list[Ended]) -> None:
+    ends.append(await carry_out(job))
 
 
 async def test_an_interpreter_that_is_missing_is_named(tmp_path: Path) -> None:

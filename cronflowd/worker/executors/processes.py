@@ -267,10 +267,22 @@ def _ended(child: Child) -> Ended:
     number = max(0, -code)
     ended = Ended(SIGNAL_BASE + number if number else code, signal=number, timed_out=job.timed_out)
     is_killed = ended.exit == SIGNAL_BASE + signal.SIGKILL and not job.life.cancel_called
-    if is_killed and _oom_kills() > child.oom_kills:
+    if is_killed and _may_be_oom(child):
         how = in_words(reason("signal", number=signal.SIGKILL)) if number else f"exit {code}"
         return evolve(ended, why=f"{how}; while it ran, the kernel killed a process here for want of memory")
     return ended
+
+
+def _may_be_oom(child: Child) -> bool:
+    """Whether the kernel killed more than is explained by others that ended so while this one ran.
+
+    It counts for all jobs of this worker together, and what is killed otherwise is no want of memory.
+    """
+    others = max(child.oom_kills, _SEEN.told)
+    if _oom_kills() <= others:
+        return False
+    _SEEN.told = others + 1
+    return True
 
 
 @functools.cache
@@ -288,16 +300,20 @@ class _OomKills:
 
     count: int = 0
     looked_s: float = -math.inf
+    told: int = 0  # up to which of them jobs' ends are explained by them
 
 
-def _oom_kills(age_s: float = 0.0, seen: _OomKills = _OomKills()) -> int:  # noqa: B008  # kept from call to call
+_SEEN = _OomKills()
+
+
+def _oom_kills(age_s: float = 0.0) -> int:
     """As they were no longer than so long ago."""
-    if (now := steady_now()) - seen.looked_s > age_s:
+    if (now := steady_now()) - _SEEN.looked_s > age_s:
         with contextlib.suppress(OSError, ValueError):
             text = os.pread(_memory_events(), READ_BYTES, 0)
-            seen.count = int(text.partition(b"\noom_kill ")[2].partition(b"\n")[0])
-            seen.looked_s = now
-    return seen.count
+            _SEEN.count = int(text.partition(b"\noom_kill ")[2].partition(b"\n")[0])
+            _SEEN.looked_s = now
+    return _SEEN.count
 
 
 def _spawn(
