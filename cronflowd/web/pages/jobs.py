@@ -61,10 +61,16 @@ async def tell_pauses(visit: Visit, rows: list[dict[str, Any]]) -> None:
 
 
 @get("/jobs/{ref:str}")
-async def job_page(visit: Visitor, ref: FromPath[str]) -> Stream:
-    """One job: what it does, whether it went well, when it comes next, and why it did what it did."""
+async def job_page(visit: Visitor, ref: FromPath[str]) -> Stream | Redirect:
+    """One job: what it does, whether it went well, when it comes next, and why it did what it did.
+
+    Of one that is gone there are its runs.
+    """
     ref = ref_of(ref)
-    job = (await visit.read(f"GET {ref}")).pairs
+    (got,) = await visit.look(f"GET {ref}")
+    if got.status.get("code") == "not-found" and (await visit.ask(f"RUNS {ref} limit=1")).rows:
+        return visit.go(f"/runs?job={ref}")
+    job = got.check().pairs
     at = visit.query("at")
     why = f"WHY {ref}" + (f' "{at}"' if re.fullmatch("[0-9 :TZ.+-]{5,40}", at) else "")
     return visit.stream(
