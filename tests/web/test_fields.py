@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Refusal
 from cronflowd.tasks.options import COMMON, format_options, masked
 from cronflowd.tasks.task import parse_record
-from cronflowd.web.fields import MASK, Job, JobBody, Wrong, about, slug, to_job, to_words
+from cronflowd.web.fields import MASK, JobBody, Wrong, about, slug, to_words
+from cronflowd.web.job import Job, to_job
 
 EVERY_DAY = {"cronExpression": "0 9 * * 1-5"}
 

@@ -15,7 +15,7 @@ from litestar.response import Redirect, Stream
 from ...base.errors import Refusal
 from ...base.text import format_option
 from ...tasks.kinds import TYPES
-from ..fields import DEFAULTS
+from ..job import DEFAULTS
 from ..rest import ref_of
 from . import drawing, wording
 from .runs import may_change
