@@ -91,6 +91,7 @@ class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
     last_run: Any = UNSET
     created_at: Any = UNSET
     updated_at: Any = UNSET
+    note: Any = UNSET
 
     @property
     def is_wanted(self) -> bool | UnsetType:

@@ -85,6 +85,7 @@ class Job(Struct, rename="camel"):
     last_run: LastRun | None
     created_at: str | None
     updated_at: str | None
+    note: str | None
 
 
 # --- fields and options ------------------------------------------------------------------------------
@@ -184,6 +185,7 @@ def to_job(rows: Iterable[Row]) -> Job:
         last_run=LastRun(last, pairs.get("last-ended")) if last else None,
         created_at=texts.get("added") or texts.get("changed") or None,
         updated_at=texts.get("updated") or texts.get("changed") or None,
+        note=texts.get("note") or None,
         **plain | {"timezone": texts.get("zone") or texts["tz"]},
     )
 

@@ -184,6 +184,26 @@ def test_a_job_may_bring_its_own_id_and_what_programs_keep_with_it(tmp_path: Pat
     trio.run(make)
 
 
+def test_what_a_job_waits_for_in_vain_is_told_to_whoever_makes_it_and_looks_at_it(tmp_path: Path) -> None:
+    """ADD says so in a row of its own; by REST a job of a handler that nobody has was simply made."""
+
+    async def make() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            await daemon.world.play("w", None, "HELLO name=w1 slots=4 can=shell,custom:backup")
+            body = {"name": "a", "type": "custom", "payload": {"handler": "processData"}, **HOURLY}
+            job = (await browser.post(f"{API}/jobs", body)).data
+            assert job["note"] == "no connected worker can do custom:processData: its runs wait for one"
+            assert {"key": "note", "value": job["note"]} in await daemon.say("GET a")
+            assert (await browser.ask("PUT", f"{API}/jobs/a", job)).data == job, "it may be sent back"
+            body = {"type": "shell", "payload": None, "command": "echo 'x", "onWorker": "pluto"}
+            told = (await browser.ask("PATCH", f"{API}/jobs/a", body)).data["note"]
+            assert "called pluto can do shell" in told and "a quote in the command is not closed" in told
+            body = {"type": "custom", "payload": {"handler": "backup"}, "onWorker": "w1"}
+            assert (await browser.ask("PATCH", f"{API}/jobs/a", body)).data["note"] is None
+
+    trio.run(make)
+
+
 def test_nobody_undoes_unseen_what_another_has_changed(tmp_path: Path) -> None:
     """With If-Match; without it both changes hold, since each says one thing alone."""
 

@@ -36,7 +36,7 @@ MAX_PAUSED = 100  # whose reasons are asked for
 # GET's rows that have a place of their own on the page, or say nothing new.
 PLACED = frozenset(
     "id jobName schedule command state next rev desc tags type owner zone means counts-from cron paused after"
-    " tz title meta updated".split()
+    " tz title meta updated note".split()
 )
 
 

@@ -474,6 +474,15 @@ async def test_a_day_of_a_job_is_one_of_the_daemons_zone(tmp_path: Path) -> None
             assert answer.status == 200 and f"due since {since}" in answer.text
 
 
+async def test_what_a_job_waits_for_in_vain_stands_on_its_page(tmp_path: Path) -> None:
+    """As netcat is told it by ADD; whoever has used the form saw that the job was added, and no more."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.world.play("w", None, "HELLO name=w1 slots=4")
+        answer = await _send(browser, "/jobs/new", type="custom", command="nope", schedule="@daily")
+        text = (await browser.get(answer.headers["location"].partition("?")[0])).text
+        assert text.count("no connected worker can do custom:nope: its runs wait for one") == 1
+
+
 async def test_what_was_to_run_once_and_failed_has_not_gone_well_again(tmp_path: Path) -> None:
     """It is gone, so FAILED does not name it; and the first page said that nothing needs anybody."""
     async with _house(tmp_path) as (browser, daemon):
