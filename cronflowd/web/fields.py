@@ -19,8 +19,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
 from ..base.names import NAME
+from ..base.nearest import meant
 from ..tasks.kinds import WHOSE
 from ..tasks.options import MASK
+from .bodies import explain
 from .job import (
     PAYLOADS,
     PLAIN,
@@ -109,9 +111,7 @@ def to_body(said: Mapping[str, Any]) -> JobBody:
         return msgspec.convert(said, JobBody)
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$.")
-        unknown = re.search("unknown field `(.*)`", text)
-        field = unknown[1] if unknown else path.rstrip("`")
-        raise Wrong("bad-option", text, field or None) from None
+        raise Wrong("bad-option", *explain(JobBody, text, path.rstrip("`") or None)) from None
 
 
 class Words(dict[str, Any]):
@@ -305,7 +305,8 @@ def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
 def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | None) -> None:
     for field in payload:
         if field not in (*PAYLOADS[kind], "timeout"):
-            raise Wrong("bad-option", f'a payload of type {kind} has no "{field}"', f"payload.{field}")
+            why = f'a payload of type {kind} has no "{field[:80]}"' + meant(field, PAYLOADS[kind])
+            raise Wrong("bad-option", why, f"payload.{field[:80]}")
     given = {field: value for field, value in payload.items() if value is not None}
     command = _command_of(kind, given)
     if command is not None and words.get("command", command) != command:
