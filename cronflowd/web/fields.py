@@ -33,6 +33,7 @@ from .job import (
     Priority,
     RetryPolicy,
     ScheduleType,
+    Span,
     Status,
     Type,
     as_json,
@@ -79,6 +80,14 @@ class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
     grace: Millis | UnsetType | None = UNSET
     on_worker: Text = UNSET
     notify: Text = UNSET
+    skip: list[str] | UnsetType | None = UNSET
+    start_at: Text = UNSET
+    end_at: Text = UNSET
+    count: Annotated[int, Meta(ge=1)] | UnsetType | None = UNSET
+    spread: Span | UnsetType | None = UNSET
+    jitter: Span | UnsetType | None = UNSET
+    lost: Text = UNSET
+    keep: Text = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
     owner: Text = UNSET
     # `paused` and `active` pause and resume it, where `enabled` is not said.

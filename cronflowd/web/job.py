@@ -27,6 +27,7 @@ Status = Literal["active", "paused", "idle", "completed", "unreadable"]
 ScheduleType = Literal["immediate", "scheduled", "recurring"]
 Priority = Literal["HIGH", "MEDIUM", "LOW"]
 Count = Annotated[int, Meta(ge=0, le=MAX_RETRIES)]
+Span = Annotated[int, Meta(ge=0, le=366 * 86_400_000)]
 Millis = Annotated[int, Meta(ge=0, le=30 * 86_400_000)]
 
 
@@ -78,6 +79,14 @@ class Job(Struct, rename="camel"):
     grace: int
     on_worker: str
     notify: str | None
+    skip: list[str]
+    start_at: str | None
+    end_at: str | None
+    count: int | None
+    spread: int
+    jitter: int
+    lost: str
+    keep: str
     metadata: dict[str, Any]
     owner: str | None
     rev: int
@@ -127,6 +136,14 @@ PLAIN: tuple[tuple[str, str, Any, Any], ...] = (
     ("grace", "grace", duration, _ms),
     ("on_worker", "on", str, str),
     ("notify", "notify", str, _or_none),
+    ("skip", "skip", ",".join, _split),
+    ("start_at", "start", str, _or_none),
+    ("end_at", "end", str, _or_none),
+    ("count", "count", str, lambda text: int(text) if text.isdecimal() else None),
+    ("spread", "spread", duration, _ms),
+    ("jitter", "jitter", duration, _ms),
+    ("lost", "lost", str, str),
+    ("keep", "keep", str, str),
     (
         "metadata",
         "meta",
