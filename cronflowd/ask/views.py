@@ -24,6 +24,7 @@ from ..engine.fires import day_off
 from ..engine.hearing import heard_by
 from ..engine.lanes import accepts
 from ..engine.ledger import RAN
+from ..engine.notices import notes
 from ..engine.placement import why_waiting
 from ..engine.state import State
 from ..schedules.describe import describe, describe_anchor, describe_changes, format_cron
@@ -35,6 +36,7 @@ from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
 from ..tasks.kinds import TYPES
 from ..tasks.options import Common, format_options, masked
 from ..tasks.reasons import in_words
+from ..tasks.slips import remarks
 from ..tasks.task import (
     ENDED,
     HELD,
@@ -113,7 +115,7 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
             for name in spec.options.after
         ),
         *([("fires-left", max(0, spec.options.count - task.fired))] if spec.options.count else []),
-        *([("unreadable", spec.unread.why)] if spec.unread else []),
+        *([("unreadable", spec.unread.why)] if spec.unread else _note(state, spec)),
         *((f"fires-{name}", number) for name, number in sorted((task.counts or {}).items())),
     ]
     if task.last_ended_at:
@@ -121,6 +123,12 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
     runs = (state.runs[run] for run in list(task.runs) if run in state.runs)
     run_rows = map_rows(lambda run: (f"run-{run.id}", _run_text(state, run)), in_slices(runs))
     return Reply(str(task.id), {"id": task.id}, PAIR_COLUMNS, chain(rows, _last_run(state, task), run_rows))
+
+
+def _note(state: State, spec: TaskSpec) -> list[Row]:
+    """What ADD would say about it now, in one row."""
+    texts = [*(text for _, text in notes(state, spec)), *remarks(spec.options.type, spec.command)]
+    return [("note", "; ".join(texts))] if texts else []
 
 
 def _get_revision(state: State, ref: str, rev: int) -> Reply:

@@ -50,7 +50,6 @@ from ..net.outbox import Gate
 from ..schedules.calendars import parse_calendar_names
 from ..schedules.zones import data_version, read_zones
 from ..tasks import slips
-from ..tasks.kinds import PROGRAMS
 from . import crontab_orders, figures
 from .cluster import Node
 from .core import Core
@@ -184,9 +183,9 @@ class Answers:
             question = self.admission.own(question, session)
         reply = self.core.submit(question, session.who, now, session.once).reply
         assert reply is not None
-        if question.__class__ is o.AddTask and slips.DOUBTFUL.search(question.spec.command):
-            has_program = question.spec.options.type in PROGRAMS
-            notes = [("note", text) for text in slips.remarks(question.spec.command) if has_program]
+        if question.__class__ is o.AddTask:
+            spec = question.spec
+            notes = [("note", text) for text in slips.remarks(spec.options.type, spec.command)]
             return replace(reply, columns=("note", "text"), rows=[*reply.rows, *notes]) if notes else reply
         return reply
 

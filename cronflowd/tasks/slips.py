@@ -16,6 +16,7 @@ from ..base.errors import Refusal
 from ..base.text import escape
 from ..schedules.rules import DAY_NAMES, MONTH_NAMES
 from ..schedules.schedule import parse_schedule
+from .kinds import PROGRAMS
 from .options import DEFAULTS, RULES, set_options
 
 MAX_READ = 256  # characters of a command, in search of what belongs before it
@@ -151,7 +152,12 @@ def _refuse(word: str, why: str) -> NoReturn:
     raise Refusal("syntax", f'"{escape(word[:40])}" is no command: {why}')
 
 
-def remarks(command: str) -> Iterator[str]:
+def remarks(kind: str, command: str) -> Iterator[str]:
+    """What is doubtful about a task of this type."""
+    return _remarks(command) if kind in PROGRAMS and _DOUBTFUL.search(command) else iter(())
+
+
+def _remarks(command: str) -> Iterator[str]:
     """What a shell will make of a command otherwise than its writer thinks, as likely as not."""
     if re.match(r"[ \t]*#", command):
         yield "the command is a comment: the shell does nothing and ends well"
@@ -170,7 +176,7 @@ def remarks(command: str) -> Iterator[str]:
 
 
 # What holds none of these is not remarked on.
-DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root|^[ \t]*[#&|;)]|{{secret:")
+_DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root|^[ \t]*[#&|;)]|{{secret:")
 _TYPESET = re.compile("[“”„‟«»‘’‚]")
 _ALL_QUOTED = re.compile(r"""["']((?<=")[^"\\$`]*+(?=")|(?<=')[^']*+(?='))["'][ \t]*+""")
 # Up to a comment, or to a quote that is not closed.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 from typing import Any
 
 from litestar import MediaType, Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
 from ..base.errors import Refusal
+from .bodies import explain
 from .line import Unreachable
 from .talks import field_of
 
@@ -28,6 +28,12 @@ CODES = {
     401: "auth-required", 403: "denied", 404: "not-found", 405: "method", 409: "exists", 412: "conflict",
     413: "too-long", 415: "media-type", 421: "denied", 422: "unprocessable", 429: "too-many", 503: "unwell",
 }  # fmt: skip
+
+# What the framework says, which knows of no place to look.
+_TOLD = {
+    "Not Found": "there is no such path; /docs tells which there are",
+    "Method Not Allowed": "that is done by another method; /docs tells by which",
+}
 
 
 class Refused(Exception):  # as Refusal
@@ -63,9 +69,10 @@ def as_refused(request: Request[Any, Any, Any], error: Exception) -> Refused:
     if isinstance(error, Unreachable):
         return Refused(503, "unwell", f"the daemon cannot be reached: {error}")
     if isinstance(error, ValidationException) and isinstance(error.extra, list) and error.extra:
-        return Refused(error.status_code, *_invalid(error.extra[0]))
+        return Refused(error.status_code, *_invalid(request, error.extra[0]))
     if isinstance(error, HTTPException):  # of the framework: no such path, no such method, no JSON
-        return Refused(error.status_code, CODES.get(error.status_code, "syntax"), error.detail)
+        status = error.status_code
+        return Refused(status, CODES.get(status, "syntax"), _TOLD.get(error.detail, error.detail))
     if isinstance(error, RecursionError):  # both are of the framework's parser, which does not catch its own
         return Refused(400, "syntax", "the JSON is nested too deeply")
     if isinstance(error, UnicodeDecodeError):
@@ -87,15 +94,13 @@ def on_error(request: Request[Any, Any, Any], error: Exception) -> Response[dict
     return Response(body, status_code=status, headers=headers, media_type=MediaType.JSON)
 
 
-def _invalid(found: dict[str, Any]) -> tuple[str, str, str | None]:
-    """What the framework says of a field; of the body as a whole it says `data`."""
-    message, field = str(found.get("message", "")), found.get("key")
-    field = None if field == "data" else field
+def _invalid(request: Request[Any, Any, Any], found: dict[str, Any]) -> tuple[str, str, str | None]:
+    """What the framework says of a parameter, or of a field; of the body as a whole it says `data`."""
+    message, field = str(found.get("message", "")), str(found.get("key"))
     if message == "'data'":
         return "syntax", "a body of JSON is wanted", None
-    if match := re.search("unknown field `(.*)`", message):
-        field = f"{field}.{match[1]}" if field else match[1]
-        message = f'there is no field "{field}"'
-    elif match := re.search("missing required field `(.*)`", message):
-        field = f"{field}.{match[1]}" if field else match[1]
-    return "bad-option", message, field
+    taken = request.route_handler.parsed_fn_signature.parameters
+    name = "data" if found.get("source") == "body" else field
+    kind = taken[name].annotation if name in taken else Any
+    told, at = explain(kind, message, field if name == "data" != field else None)
+    return "bad-option", told, at if name == "data" else field

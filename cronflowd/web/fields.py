@@ -1,10 +1,7 @@
-"""A job as JSON has it, and the record or the words that the daemon takes for it; and back from GET.
+"""What may be said of a job in JSON, and the record or the words that the daemon takes for it.
 
 The daemon decides what is right. Here it is only said which field of the request its refusal is about:
 `bad-schedule` is about `cronExpression`, if that is what was sent.
-
-What names cannot say stands in `title=`: "Send Weekly Report" is the name that people give, and
-`send-weekly-report` the one by which the daemon knows the job.
 """
 
 from __future__ import annotations
@@ -14,31 +11,38 @@ import re
 import secrets
 import shlex
 import unicodedata
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..base.errors import Refusal
 from ..base.names import NAME
-from ..schedules.zones import parse_duration
+from ..base.nearest import meant
 from ..tasks.kinds import WHOSE, rule_of
-from ..tasks.options import COMMON, MASK, format_options, parse_retry
-from ..tasks.options import DEFAULTS as NO_OPTIONS
-from .line import Row
+from ..tasks.options import MASK
+from .bodies import explain
+from .job import (
+    PAYLOADS,
+    PLAIN,
+    TEXTS,
+    Count,
+    Job,
+    Millis,
+    Priority,
+    RetryPolicy,
+    ScheduleType,
+    Span,
+    Status,
+    Type,
+    as_json,
+    duration,
+)
 
 DEFAULT_BACKOFF = "5s:x5"  # of maxRetries by itself: 5 s, 25 s, 125 s
 FIXED_DELAY_MS = 1000
-MAX_RETRIES = 1000
 
-Type = Literal["shell", "script", "http", "webhook", "email", "custom", "echo", "sleep", "calculate"]
-Status = Literal["active", "paused", "idle", "completed", "unreadable"]
-ScheduleType = Literal["immediate", "scheduled", "recurring"]
-Priority = Literal["HIGH", "MEDIUM", "LOW"]
-Count = Annotated[int, Meta(ge=0, le=MAX_RETRIES)]
-Millis = Annotated[int, Meta(ge=0, le=30 * 86_400_000)]
 Text = str | None | UnsetType
 Ref = Annotated[int, Meta(ge=1)] | str
 
@@ -49,17 +53,6 @@ class Wrong(Refusal):
     def __init__(self, code: str, message: str, field: str | None) -> None:
         super().__init__(code, message)
         self.field = field
-
-
-class RetryPolicy(Struct, rename="camel", forbid_unknown_fields=True, omit_defaults=True):
-    """After a failed attempt. EXPONENTIAL multiplies the delay by `factor` each time, up to `maxDelayMs`."""
-
-    type: Literal["FIXED", "EXPONENTIAL", "NONE"]
-    max_retries: Count | UnsetType = UNSET
-    delay_ms: Millis | UnsetType = UNSET
-    max_delay_ms: Millis | UnsetType = UNSET
-    factor: Annotated[float, Meta(ge=1, le=999)] | UnsetType = UNSET
-    jitter_percent: Annotated[int, Meta(ge=0, le=100)] | UnsetType = UNSET
 
 
 class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
@@ -90,6 +83,14 @@ class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
     grace: Millis | UnsetType | None = UNSET
     on_worker: Text = UNSET
     notify: Text = UNSET
+    skip: list[str] | UnsetType | None = UNSET
+    start_at: Text = UNSET
+    end_at: Text = UNSET
+    count: Annotated[int, Meta(ge=1)] | UnsetType | None = UNSET
+    spread: Span | UnsetType | None = UNSET
+    jitter: Span | UnsetType | None = UNSET
+    lost: Text = UNSET
+    keep: Text = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
     owner: Text = UNSET
     status: Status | UnsetType | None = UNSET  # `paused` and `active` pause and resume it, as `enabled` does
@@ -103,58 +104,13 @@ class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
     last_run: Any = UNSET
     created_at: Any = UNSET
     updated_at: Any = UNSET
+    note: Any = UNSET
 
     @property
     def wanted(self) -> set[bool]:
         """Whether it is to start runs, by each field that says so."""
         said = (self.enabled, {"active": True, "paused": False}.get(str(self.status)))
         return {each for each in said if isinstance(each, bool)}
-
-
-class LastRun(Struct, rename="camel"):
-    """How and when its last run ended."""
-
-    status: str
-    ended_at: str | None
-
-
-class Job(Struct, rename="camel"):
-    """A job, every field."""
-
-    id: int
-    job_name: str
-    name: str
-    description: str | None
-    tags: list[str]
-    enabled: bool
-    status: Status
-    state: str
-    type: str
-    schedule_type: ScheduleType
-    schedule: str
-    cron_expression: str | None
-    scheduled_at: str | None
-    timezone: str
-    means: str | None
-    payload: dict[str, Any]
-    command: str
-    priority: Priority
-    dependencies: list[str]
-    retry_policy: RetryPolicy
-    max_retries: int
-    timeout: int | None
-    overlap: str
-    catchup: str
-    grace: int
-    on_worker: str
-    notify: str | None
-    metadata: dict[str, Any]
-    owner: str | None
-    rev: int
-    next_run_at: str | None
-    last_run: LastRun | None
-    created_at: str | None
-    updated_at: str | None
 
 
 # --- from JSON --------------------------------------------------------------------------------------
@@ -166,9 +122,7 @@ def to_body(said: Mapping[str, Any]) -> JobBody:
         return msgspec.convert(said, JobBody)
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$.")
-        unknown = re.search("unknown field `(.*)`", text)
-        field = unknown[1] if unknown else path.rstrip("`")
-        raise Wrong("bad-option", text, field or None) from None
+        raise Wrong("bad-option", *explain(JobBody, text, path.rstrip("`") or None)) from None
 
 
 class Words(dict[str, Any]):
@@ -188,7 +142,7 @@ def to_words(body: JobBody, old: Job | None = None) -> Words:
     `old` is the job as it was, of which only some is changed. Raises Wrong.
     """
     words = Words()
-    for field, key, make, _ in _PLAIN:
+    for field, key, make, _ in PLAIN:
         value = getattr(body, field)
         if value is UNSET or (old and value == getattr(old, field)):
             continue
@@ -200,53 +154,6 @@ def to_words(body: JobBody, old: Job | None = None) -> Words:
     _say_work(words, body, old)
     _say_schedule(words, body, old)
     return words
-
-
-def _duration(ms: int) -> str:
-    return f"{ms}ms" if ms % 1000 else f"{ms // 1000}s"
-
-
-def _ms(text: str) -> int:
-    """A duration as milliseconds; 0 for what is none, as it may stand in a record that cannot be read."""
-    with suppress(Refusal):
-        return round(parse_duration(text) * 1000)
-    return 0
-
-
-def _split(text: str) -> list[str]:
-    return text.split(",") if text else []
-
-
-def _or_none(text: str) -> str | None:
-    return text or None
-
-
-# Fields that are one option each: its name, what makes the option's text, and what reads that again.
-_PLAIN: tuple[tuple[str, str, Any, Any], ...] = (
-    ("description", "desc", str, _or_none),
-    ("tags", "tags", ",".join, _split),
-    ("timezone", "tz", str, str),
-    ("priority", "prio", str.lower, str.upper),
-    ("dependencies", "after", lambda refs: ",".join(map(str, refs)), _split),
-    ("timeout", "timeout", lambda ms: _duration(ms) if ms else "none", lambda text: _ms(text) or None),
-    ("overlap", "overlap", str, str),
-    ("catchup", "catchup", str, str),
-    ("grace", "grace", _duration, _ms),
-    ("on_worker", "on", str, str),
-    ("notify", "notify", str, _or_none),
-    (
-        "metadata",
-        "meta",
-        lambda value: _json(value) if value else "",
-        lambda text: _decoded(text or "{}", {}),
-    ),
-    ("owner", "owner", str, _or_none),
-)
-DEFAULTS = format_options(NO_OPTIONS, COMMON)  # as GET tells them
-
-
-def _json(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
 
 
 def _camel(name: str) -> str:
@@ -300,7 +207,7 @@ def to_orders(words: Words, body: JobBody, key: str | None) -> list[str]:
             raise Wrong("bad-option", "what is to run at once cannot wait", field)
         words.say("paused", True, field)
     record = {option: value for option, value in words.items() if value != ""}
-    return [f"{verb} {_json(record | name)}" for name in _names_of(words, key)]
+    return [f"{verb} {as_json(record | name)}" for name in _names_of(words, key)]
 
 
 def to_options(words: Words) -> dict[str, str]:
@@ -367,15 +274,15 @@ def _retry_text(policy: RetryPolicy, times: int) -> str:
         return "none"
     delay = policy.delay_ms if isinstance(policy.delay_ms, int) else None
     if policy.type == "FIXED":
-        parts = ["fixed", str(times), _duration(FIXED_DELAY_MS if delay is None else delay)]
+        parts = ["fixed", str(times), duration(FIXED_DELAY_MS if delay is None else delay)]
     elif delay is None and policy.factor is UNSET:
         parts = _exponential(times).split(":")
     else:
-        parts = ["exp", str(times), _duration(5000 if delay is None else delay)]
+        parts = ["exp", str(times), duration(5000 if delay is None else delay)]
     if isinstance(policy.factor, int | float) and policy.type == "EXPONENTIAL":
         parts.append(f"x{policy.factor:.3f}".rstrip("0").rstrip("."))
     if isinstance(policy.max_delay_ms, int) and policy.type == "EXPONENTIAL":
-        parts.append(_duration(policy.max_delay_ms))
+        parts.append(duration(policy.max_delay_ms))
     if isinstance(policy.jitter_percent, int):
         parts.append(f"~{policy.jitter_percent}%")
     return ":".join(parts)
@@ -383,18 +290,7 @@ def _retry_text(policy: RetryPolicy, times: int) -> str:
 
 # --- what it does -----------------------------------------------------------------------------------
 
-# The fields of each type's payload; `timeout` may stand in all of them.
-_PAYLOADS: dict[str, tuple[str, ...]] = {
-    "shell": ("command", "cwd", "env", "stdin", "user"),
-    "script": ("command", "args", "cwd", "env", "stdin", "user"),
-    "http": ("url", "method", "headers", "body", "expect"),
-    "webhook": ("url", "data", "secret", "headers", "expect"),
-    "email": ("to", "subject", "text", "html", "secret"),
-    "custom": ("handler", "data", "cwd", "env", "user"),
-    "echo": ("command", "cwd", "env"), "sleep": ("command", "cwd", "env"), "calculate": ("command",),
-}  # fmt: skip
-_TEXTS = ("expect", "secret", "stdin", "user", "cwd")  # options that are fields of the same name,
-_OF_PAYLOAD = ("payload", "body", *_TEXTS)  # and all that a payload says
+_OF_PAYLOAD = ("payload", "body", *TEXTS)  # and all that a payload says
 
 
 def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
@@ -421,18 +317,19 @@ def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
 
 def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | None) -> None:
     for field in payload:
-        if field not in (*_PAYLOADS[kind], "timeout"):
-            raise Wrong("bad-option", f'a payload of type {kind} has no "{field}"', f"payload.{field}")
+        if field not in (*PAYLOADS[kind], "timeout"):
+            why = f'a payload of type {kind} has no "{field[:80]}"' + meant(field, PAYLOADS[kind])
+            raise Wrong("bad-option", why, f"payload.{field[:80]}")
     given = {field: value for field, value in payload.items() if value is not None}
     command = _command_of(kind, given)
     if command is not None and words.get("command", command) != command:
         raise Wrong("bad-option", "command and payload say different things", "command")
     if command is not None:
-        words.say("command", command, f"payload.{_PAYLOADS[kind][0]}")
+        words.say("command", command, f"payload.{PAYLOADS[kind][0]}")
     for key in _OF_PAYLOAD:
         if old and kind == old.type and kind in WHOSE[key] and key != "secret":  # one not said again stays
             words.say(key, "", "payload")
-    for field in _TEXTS:
+    for field in TEXTS:
         if field in given:
             _say_text(words, field, given, old)
     if old and payload.get("secret", "") is None:
@@ -449,7 +346,7 @@ def _say_timeout(words: Words, of_payload: Any, of_job: int | UnsetType | None) 
     if type(of_payload) is not int or not 0 <= of_payload <= 30 * 86_400_000:
         raise Wrong("bad-option", "not a number of milliseconds", "payload.timeout")
     said = [ms for ms in (of_payload, of_job) if ms]
-    words.say("timeout", _duration(min(said)) if said else "none", "payload.timeout")
+    words.say("timeout", duration(min(said)) if said else "none", "payload.timeout")
 
 
 def _say_text(words: Words, field: str, given: Mapping[str, Any], old: Job | None) -> None:
@@ -470,7 +367,7 @@ def _text(given: Mapping[str, Any], field: str) -> str:
 
 def _command_of(kind: str, given: Mapping[str, Any]) -> str | None:
     """What is done, as COMMAND of its type; None where the payload does not say it."""
-    main = _PAYLOADS[kind][0]
+    main = PAYLOADS[kind][0]
     if main not in given:
         return None
     if kind == "http":
@@ -502,11 +399,11 @@ def _say_data(words: Words, kind: str, given: Mapping[str, Any]) -> None:
                 why = "it is JSON, or a text of one line: an order has no place for more"
                 raise Wrong("bad-option", why, "payload.body") from None
         is_text = isinstance(body, str)
-        words.say("body" if is_text else "payload", body if is_text else _json(body), "payload.body")
+        words.say("body" if is_text else "payload", body if is_text else as_json(body), "payload.body")
     if kind in ("webhook", "custom") and "data" in given:
-        words.say("payload", _json(given["data"]), "payload.data")
+        words.say("payload", as_json(given["data"]), "payload.data")
     if kind == "email" and (mail := {key: given[key] for key in ("subject", "text", "html") if key in given}):
-        words.say("payload", _json(mail), "payload")
+        words.say("payload", as_json(mail), "payload")
 
 
 def _say_pairs(words: Words, field: str, prefix: str, given: Mapping[str, Any], old: Job | None) -> None:
@@ -576,124 +473,3 @@ def about(refusal: Refusal, words: Words) -> Wrong:
     keys.append("jobName" if refusal.option == "name" else _BY_CODE.get(refusal.code, ""))
     field = next((words.fields[key] for key in keys if key in words.fields), None)
     return Wrong(refusal.code, refusal.message, field)
-
-
-# --- to JSON ----------------------------------------------------------------------------------------
-
-
-def to_job(rows: Iterable[Row]) -> Job:
-    """A job, of the rows of GET."""
-    pairs: dict[str, Any] = {row["key"]: row["value"] for row in rows}
-    texts = DEFAULTS | {key: "" if value is None else str(value) for key, value in pairs.items()}
-    plain: dict[str, Any] = {field: read(texts[key]) for field, key, _, read in _PLAIN}
-    schedule, is_paused = texts["schedule"], texts.get("paused", "no") != "no"
-    is_once = schedule.startswith("@at ")
-    retry = _retry_of(texts["retry"])
-    last = texts.get("last-state")
-    return Job(
-        id=pairs["id"],
-        job_name=texts["jobName"],
-        name=texts["title"] or texts["jobName"],
-        enabled=not is_paused,
-        status=_status(texts, is_paused),
-        state=texts.get("state") or "ended",
-        type=texts["type"],
-        schedule_type=_schedule_type(schedule, texts.get("added", "")),
-        schedule=schedule,
-        cron_expression=None if is_once else schedule,
-        scheduled_at=schedule.removeprefix("@at ") if is_once else None,
-        means=texts.get("means") or None,
-        payload=_payload_of(texts),
-        command=texts["command"],
-        retry_policy=retry,
-        max_retries=retry.max_retries if isinstance(retry.max_retries, int) else 0,
-        rev=pairs["rev"],
-        next_run_at=texts.get("next") or None,
-        last_run=LastRun(last, pairs.get("last-ended")) if last else None,
-        created_at=texts.get("added") or texts.get("changed") or None,
-        updated_at=texts.get("updated") or texts.get("changed") or None,
-        **plain | {"timezone": texts.get("zone") or texts["tz"]},
-    )
-
-
-def to_ended_job(run: Row, words: Mapping[str, Any]) -> Job:
-    """What was to run once and has: the daemon keeps its run alone; `words` is what was said of it."""
-    told = {"command": "", "rev": 1, **words, "id": run["id"], "jobName": run["jobName"]}
-    told |= {"schedule": f"@at {run['due']}", "last-state": run["state"], "last-ended": run["ended"]}
-    return to_job({"key": key, "value": value} for key, value in told.items())
-
-
-def _schedule_type(schedule: str, added: str) -> Literal["immediate", "scheduled", "recurring"]:
-    """What was to run at once has the moment at which it was added, which is told to the second."""
-    if not schedule.startswith("@at "):
-        return "recurring"
-    return "immediate" if added and schedule[4:23] == added[:19] else "scheduled"
-
-
-def _status(texts: Mapping[str, str], is_paused: bool) -> Any:
-    state = texts.get("state", "")
-    if state in ("", "unreadable"):
-        return state or "completed"
-    return "paused" if is_paused or state == "paused" else "idle" if state == "idle" else "active"
-
-
-def _retry_of(text: str) -> RetryPolicy:
-    try:
-        times = parse_retry(text).times
-    except Refusal:  # of a record that cannot be read
-        times = 0
-    if not times:
-        return RetryPolicy("NONE", 0)
-    kind, _, *parts = text.split(":")
-    policy = RetryPolicy("FIXED" if kind == "fixed" else "EXPONENTIAL", times, _ms(parts[0]))
-    for part in parts[1:]:
-        if part.startswith("x"):
-            policy.factor = float(part[1:])
-        elif part.startswith("~"):
-            policy.jitter_percent = int(part[1:-1])
-        else:
-            policy.max_delay_ms = _ms(part)
-    return policy
-
-
-def _payload_of(texts: Mapping[str, str]) -> dict[str, Any]:
-    """What a job does, by the fields of its type."""
-    kind, command = texts["type"], texts["command"]
-    fields = _PAYLOADS.get(kind, ("command",))
-    found: dict[str, Any] = {fields[0]: command}
-    if kind == "http":
-        method, _, url = command.strip().partition(" ")
-        found = {"url": url.strip(), "method": method}
-    elif kind == "script":
-        try:
-            program, *args = shlex.split(command)
-            found = {"command": program, "args": args}
-        except ValueError:
-            pass
-    elif kind == "email":
-        addresses = [each.strip() for each in command.split(",")]
-        found = {"to": addresses if addresses[1:] else addresses[0]}
-    for field, prefix in (("headers", "header."), ("env", "env.")):
-        pairs = {key.removeprefix(prefix): text for key, text in texts.items() if key.startswith(prefix)}
-        if pairs:
-            found[field] = pairs
-    found |= _data_of(kind, texts)
-    own = (key for key in _TEXTS if key in fields)
-    return found | {key: texts[key] for key in own if texts[key] != DEFAULTS[key]}
-
-
-def _decoded(text: str, otherwise: Any) -> Any:
-    try:
-        return msgspec.json.decode(text)
-    except msgspec.DecodeError:
-        return otherwise
-
-
-def _data_of(kind: str, texts: Mapping[str, str]) -> dict[str, Any]:
-    data = texts["payload"]
-    if not data:
-        return {"body": texts["body"]} if kind == "http" and texts["body"] else {}
-    value = _decoded(data, data)  # a secret may take its place
-    if kind == "email":
-        return value if isinstance(value, dict) else {"text": value}
-    return {"body" if kind == "http" else "data": value}

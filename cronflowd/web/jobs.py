@@ -13,8 +13,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from ..base.errors import Refusal
 from ..tasks.task import UNDER_WAY
 from .envelope import Refused
-from .fields import Job, JobBody, Words, Wrong, about, to_body
+from .fields import JobBody, Words, Wrong, about, to_body
 from .identity import AnyRequest
+from .job import Job
 from .outcomes import LEVELS, Execution, Level, LogLine, Occurrence, of_row, plain, to_lines, to_occurrences
 from .rest import Asker, Limit, Listing, Page, Success, Who, pages, ref_of, run_of
 from .talks import (

@@ -21,8 +21,9 @@ from . import identity as i
 from . import sign_in as s
 from .auth import FORGOTTEN, Forgot, Reset
 from .envelope import Refused, on_error
-from .fields import Job, JobBody, to_body
+from .fields import JobBody, to_body
 from .identity import AnyRequest
+from .job import Job
 from .jobs import Number, Preview, PreviewBody, look_ahead, seen_revs
 from .monitoring import Health, read_health, read_workers
 from .outcomes import Execution, Worker, plain, to_occurrences

@@ -17,19 +17,8 @@ from typing import Any, TypeVar
 
 from ..base.errors import Refusal
 from ..base.text import format_option
-from .fields import (
-    Job,
-    JobBody,
-    Words,
-    Wrong,
-    about,
-    to_arg,
-    to_ended_job,
-    to_job,
-    to_options,
-    to_orders,
-    to_words,
-)
+from .fields import JobBody, Words, Wrong, about, to_arg, to_options, to_orders, to_words
+from .job import Job, to_ended_job, to_job
 from .line import Answer, Row, check_travels
 from .outcomes import Execution, to_execution
 

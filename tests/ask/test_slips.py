@@ -155,7 +155,7 @@ def test_a_mark_of_byte_order_is_no_part_of_the_verb() -> None:
 )  # fmt: skip
 def test_a_doubtful_command_is_remarked_on(command: str, word: str) -> None:
     """It stays byte for byte what it was; but who wrote it may want to know."""
-    assert [text for text in remarks(command) if word in text]
+    assert [text for text in remarks("shell", command) if word in text]
 
 
 @pytest.mark.parametrize(
@@ -176,4 +176,4 @@ def test_a_doubtful_command_is_remarked_on(command: str, word: str) -> None:
 )
 def test_a_good_command_is_not(command: str) -> None:
     """A remark that is wrong is soon not read any more."""
-    assert not list(remarks(command))
+    assert not list(remarks("shell", command))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Refusal
 from cronflowd.tasks.options import COMMON, format_options, masked
 from cronflowd.tasks.task import parse_record
-from cronflowd.web.fields import MASK, Job, JobBody, Wrong, about, slug, to_job, to_words
+from cronflowd.web.fields import MASK, JobBody, Wrong, about, slug, to_words
+from cronflowd.web.job import Job, to_job
 
 EVERY_DAY = {"cronExpression": "0 9 * * 1-5"}
 
@@ -104,7 +105,10 @@ FIELDS = {
     "timeout": st.integers(1, 10**8), "overlap": st.sampled_from(["skip", "queue", "allow"]),
     "catchup": st.sampled_from(["once", "all"]), "grace": st.integers(1000, 10**8),
     "onWorker": st.sampled_from(["any", "web1", "label:disk=ssd"]), "metadata": OBJECT,
-    "notify": st.just("mailto:ops@example.org"),
+    "notify": st.just("mailto:ops@example.org"), "skip": st.just(["holidays:FR", "file:closed"]),
+    "startAt": st.just("2031-01-01T00:00:00Z"), "endAt": st.just("2035-01-01T00:00:00Z"),
+    "count": st.integers(1, 99), "spread": st.integers(1, 3600).map(lambda s: s * 1000),
+    "jitter": st.integers(1, 10**8), "lost": st.sampled_from(["fail", "rerun"]), "keep": st.just("5,1d,1M"),
 }  # fmt: skip
 WHENS = st.sampled_from(
     [
@@ -118,6 +122,8 @@ WHENS = st.sampled_from(
 def jobs(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(sorted(PAYLOADS)))
     said = draw(st.fixed_dictionaries({}, optional=FIELDS)) | draw(WHENS)
+    if "scheduledAt" in said:  # these are of what comes again
+        said = {key: said[key] for key in said.keys() - {"startAt", "endAt", "count", "spread"}}
     return said | {"type": kind, "payload": draw(PAYLOADS[kind])}
 
 
@@ -148,7 +154,9 @@ def test_retries_alone_are_those_that_people_expect() -> None:
     assert to_words(JobBody(max_retries=0), fixed) == {"retry": "none"}
 
 
-@pytest.mark.parametrize("said", [{"retry": "exp:x:1s"}, {"meta": "none"}, {"timeout": "soon", "grace": "-"}])
+@pytest.mark.parametrize(
+    "said", [{"retry": "exp:x:1s"}, {"meta": "none"}, {"timeout": "soon", "grace": "-", "count": "x"}]
+)
 def test_of_a_job_that_cannot_be_read_the_rest_is_told(said: dict[str, str]) -> None:
     """GET shows its record as it stands; one option that is none must not take the whole list away."""
     pairs = {"id": 1, "jobName": "old", "schedule": "0 9 * * *", "command": "x", "rev": 1} | said

@@ -12,6 +12,7 @@ import trio
 
 from cronflowd.base.errors import Refusal
 from cronflowd.host.config import WebSettings
+from cronflowd.web.fields import Wrong, to_body
 from cronflowd.web.line import Answer
 from tests.lib.asgi import Browser, InMemory, Scripted
 from tests.lib.web_api import API, an_api, make_app, somebody
@@ -183,6 +184,84 @@ def test_a_job_may_bring_its_own_id_and_what_programs_keep_with_it(tmp_path: Pat
                 assert put.data["retryPolicy"] == policy
 
     trio.run(make)
+
+
+def test_what_a_job_waits_for_in_vain_is_told_to_whoever_makes_it_and_looks_at_it(tmp_path: Path) -> None:
+    """ADD says so in a row of its own; by REST a job of a handler that nobody has was simply made."""
+
+    async def make() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            await daemon.world.play("w", None, "HELLO name=w1 slots=4 can=shell,custom:backup")
+            body = {"name": "a", "type": "custom", "payload": {"handler": "processData"}, **HOURLY}
+            job = (await browser.post(f"{API}/jobs", body)).data
+            assert job["note"] == "no connected worker can do custom:processData: its runs wait for one"
+            assert {"key": "note", "value": job["note"]} in await daemon.say("GET a")
+            assert (await browser.ask("PUT", f"{API}/jobs/a", job)).data == job, "it may be sent back"
+            body = {"type": "shell", "payload": None, "command": "echo 'x", "onWorker": "pluto"}
+            told = (await browser.ask("PATCH", f"{API}/jobs/a", body)).data["note"]
+            assert "called pluto can do shell" in told and "a quote in the command is not closed" in told
+            body = {"type": "custom", "payload": {"handler": "backup"}, "onWorker": "w1"}
+            assert (await browser.ask("PATCH", f"{API}/jobs/a", body)).data["note"] is None
+
+    trio.run(make)
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "field"),
+    [
+        ({"runAt": "x"}, 'there is no field "runAt"; did you mean scheduledAt?', "runAt"),
+        ({"depends_on": []}, 'there is no field "depends_on"; did you mean dependencies?', "depends_on"),
+        ({"priority": "High"}, '"High" is not one of HIGH, LOW, MEDIUM; did you mean HIGH?', "priority"),
+        ({"retryPolicy": {}}, "no type", "retryPolicy.type"),
+        (
+            {"retryPolicy": {"type": "fixed"}},
+            '"fixed" is not one of EXPONENTIAL, FIXED, NONE; did you mean FIXED?', "retryPolicy.type",
+        ),
+        (
+            {"retryPolicy": {"type": "NONE", "delay": 1}},
+            'there is no field "retryPolicy.delay"; did you mean delayMs?', "retryPolicy.delay",
+        ),
+        (
+            {"type": "http", "payload": {"url": "http://x/", "header": {}}},
+            'a payload of type http has no "header"; did you mean headers?', "payload.header",
+        ),
+        ({"timeout": -1}, "Expected `int` >= 0", "timeout"),
+    ],
+)  # fmt: skip
+def test_a_field_that_is_wrong_is_told_with_the_right_one(
+    tmp_path: Path, said: dict[str, Any], message: str, field: str
+) -> None:
+    """By every way: the words of the library that reads the body name neither, and say no more than that."""
+    error = {"code": "bad-option", "message": message, "field": field}
+    body = {"name": "a", "command": "x", **HOURLY, **said}
+
+    async def ask() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            assert (await browser.post(f"{API}/jobs", body)).json["error"] == error
+            assert (await browser.post("/api/jobs", body)).json == error | {"error": message}
+
+    trio.run(ask)
+    if not said.get("payload"):
+        with pytest.raises(Wrong) as refused:
+            to_body(body)
+        assert (refused.value.message, refused.value.field) == (message, field)
+
+
+def test_a_parameter_that_is_wrong_is_told_with_those_there_are(tmp_path: Path) -> None:
+    """And where there is nothing, where to look."""
+
+    async def ask() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            for method, path, said in (
+                ("GET", "jobs/1/logs?level=warn", '"warn" is not one of error, info, system'),
+                ("GET", "jobs?perPage=3", 'there is no parameter "perPage"; there are '),
+                ("GET", "jobs/1/run", "there is no such path; /docs tells which there are"),
+                ("PUT", "jobs", "that is done by another method; /docs tells by which"),
+            ):
+                answer = await browser.ask(method, f"{API}/{path}", {} if method == "PUT" else None)
+                assert answer.json["error"]["message"].startswith(said), path
+
+    trio.run(ask)
 
 
 def test_nobody_undoes_unseen_what_another_has_changed(tmp_path: Path) -> None:

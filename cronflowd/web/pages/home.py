@@ -32,17 +32,18 @@ async def home(visit: Visitor) -> Stream:
     now, zone = visit.frame["now"], visit.frame["zone"]
     since = wording.evening_before(now, zone).astimezone(UTC)
     (proof,) = await visit.ask_all(f"PROVE since={format_time(since)}")
-    rows = sorted(failed.rows, key=lambda row: row["ended"] or "", reverse=True)
+    rows = sorted(failed.rows, key=ended, reverse=True)
     is_new = [(wording.parse_time(row["ended"]) or since) >= since for row in rows]
     problems = [row for row, new in zip(rows, is_new, strict=True) if new]
     before = [row for row, new in zip(rows, is_new, strict=True) if not new]
     late = [row for row in expects.rows if row["state"] in ("late", "failed")]
     counts = {key: int(proof.pairs.get(key) or 0) for key in (*DISPOSITIONS, "pending")}
     jobs = visit.frame["status"]["tasks"]
-    tone, sentence = wording.verdict(problems, counts["ok"], counts["pending"], len(late), jobs)
+    wrong = sum(counts[state] for state in wording.BAD)
+    tone, sentence = wording.verdict(problems, counts["ok"], wrong, counts["pending"], len(late), jobs)
 
     async def later() -> dict[str, Any]:
-        return {"problems": problems[:MOST], "before": before, "late": late} | await details(
+        return {"before": before, "late": late} | await details(
             visit, problems, {row["id"] for row in rows}, since
         )
 
@@ -64,23 +65,46 @@ async def home(visit: Visitor) -> Stream:
 async def details(visit: Visit, problems: list[Row], still: set[int], since: datetime) -> dict[str, Any]:
     """The last lines of what failed, what went well again, and what is going on."""
     now = visit.frame["now"]
-    running, upcoming, wrong, *answers = await visit.ask_all(
+    running, upcoming, wrong, *hours = await visit.ask_all(
         "RUNS state=running,sent,queued limit=8 count=yes",
         "NEXT all n=8",
         f"RUNS state={WRONG} since={format_time(since)} limit={MOST}",
-        *(log_line(row) for row in problems[:LOGS]),
         *proofs(last_hours(now)),
     )
-    await tell_own(visit, problems[:MOST])
-    hours = answers[-HOURS:]
-    for row, log in zip(problems, answers[:-HOURS], strict=False):
+    gone = await gone_wrong(visit, [row for row in wrong.rows if row["id"] not in still])
+    shown = sorted([*problems, *gone], key=ended, reverse=True)[:MOST]
+    await tell_own(visit, shown)
+    logs = await visit.ask_all(*(log_line(row) for row in shown[:LOGS]))
+    for row, log in zip(shown, logs, strict=False):
         row["log"] = log.rows if log.status["ok"] else []
     return {
+        "problems": shown,
         "running": running,
         "upcoming": upcoming.rows,
-        "recovered": recovered(wrong.rows, still),
+        "recovered": recovered(wrong.rows, still | {row["id"] for row in gone}),
         "hours": bars(now, visit.frame["zone"], [answer.pairs for answer in hours]),
     }
+
+
+async def gone_wrong(visit: Visit, wrong: list[Row]) -> list[Row]:
+    """Of runs that went wrong, newest first, the end of each job that is gone; FAILED has the others.
+
+    What is to run once goes when it has; nobody would hear of it otherwise.
+    """
+    last = {row["id"]: row for row in reversed(wrong) if not row["jobName"].startswith("notify_")}
+    answers = await visit.ask_all(
+        *(f"GET {ref}" for ref in last), *(f"RUNS {ref} state=ok,{WRONG} limit=1" for ref in last)
+    )
+    found = zip(last.values(), answers[: len(last)], answers[len(last) :], strict=True)
+    return [
+        row | {"since": row["ended"], "gone": True}
+        for row, got, runs in found
+        if got.status.get("code") == "not-found" and runs.rows == [row]
+    ]
+
+
+def ended(row: Row) -> str:
+    return str(row["ended"] or "")
 
 
 def log_line(row: Row) -> str:

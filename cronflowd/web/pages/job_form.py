@@ -15,7 +15,7 @@ from ...base.errors import Refusal
 from ...base.text import format_option, quote
 from ...tasks.kinds import TYPES
 from ...tasks.options import MASK, RULES
-from ..fields import DEFAULTS
+from ..job import DEFAULTS
 from ..rest import ref_of
 from .runs import may_change
 from .visit import Page, Visit, Visitor

@@ -15,7 +15,7 @@ from litestar.response import Redirect, Stream
 from ...base.errors import Refusal
 from ...base.text import format_option
 from ...tasks.kinds import TYPES
-from ..fields import DEFAULTS
+from ..job import DEFAULTS
 from ..rest import ref_of
 from . import drawing, wording
 from .runs import may_change
@@ -36,7 +36,7 @@ MAX_PAUSED = 100  # whose reasons are asked for
 # GET's rows that have a place of their own on the page, or say nothing new.
 PLACED = frozenset(
     "id jobName schedule command state next rev desc tags type owner zone means counts-from cron paused after"
-    " tz title meta updated".split()
+    " tz title meta updated note".split()
 )
 
 
@@ -61,10 +61,16 @@ async def tell_pauses(visit: Visit, rows: list[dict[str, Any]]) -> None:
 
 
 @get("/jobs/{ref:str}")
-async def job_page(visit: Visitor, ref: FromPath[str]) -> Stream:
-    """One job: what it does, whether it went well, when it comes next, and why it did what it did."""
+async def job_page(visit: Visitor, ref: FromPath[str]) -> Stream | Redirect:
+    """One job: what it does, whether it went well, when it comes next, and why it did what it did.
+
+    Of one that is gone there are its runs.
+    """
     ref = ref_of(ref)
-    job = (await visit.read(f"GET {ref}")).pairs
+    (got,) = await visit.look(f"GET {ref}")
+    if got.status.get("code") == "not-found" and (await visit.ask(f"RUNS {ref} limit=1")).rows:
+        return visit.go(f"/runs?job={ref}")
+    job = got.check().pairs
     at = visit.query("at")
     why = f"WHY {ref}" + (f' "{at}"' if re.fullmatch("[0-9 :TZ.+-]{5,40}", at) else "")
     return visit.stream(

@@ -107,8 +107,11 @@ def plural(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def verdict(problems: list[Row], ran: int, pending: int, late: int, jobs: int) -> tuple[str, str]:
-    """The one sentence that is read first: (`good`, `bad` or `quiet`; the sentence without its time)."""
+def verdict(problems: list[Row], ran: int, wrong: int, pending: int, late: int, jobs: int) -> tuple[str, str]:
+    """The one sentence that is read first: (`good`, `bad` or `quiet`; the sentence without its time).
+
+    Of `wrong` fires that are no problem now it is not known yet whether their jobs went well the next time.
+    """
     words = []
     for state, verb in (("failed", "failed"), ("timeout", "ran out of time"), ("lost", "was lost")):
         if number := sum(row["state"] == state for row in problems):
@@ -122,6 +125,8 @@ def verdict(problems: list[Row], ran: int, pending: int, late: int, jobs: int) -
         noun = "job" if verb not in ("is silent", "are silent") else "heartbeat"
         first = f"{plural(number, noun)} {_were(verb, number)}"
         return "bad", ", ".join([first, *(f"{number} {_were(verb, number)}" for number, verb in words[1:])])
+    if wrong:
+        return "quiet", f"{plural(ran, 'run')} went well, {wrong:,} did not" if ran else "Nothing went well"
     if not jobs and not ran:
         return "quiet", "Nothing is scheduled yet"
     if not ran:

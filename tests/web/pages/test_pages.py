@@ -472,3 +472,41 @@ async def test_a_day_of_a_job_is_one_of_the_daemons_zone(tmp_path: Path) -> None
         for since in ("2h", "T", "20300101", "2030-13-01T00:00:00Z", "9999-12-31T23:59:59Z"):
             answer = await browser.get(f"/runs?job=gone&since={since}")
             assert answer.status == 200 and f"due since {since}" in answer.text
+
+
+async def test_what_a_job_waits_for_in_vain_stands_on_its_page(tmp_path: Path) -> None:
+    """As netcat is told it by ADD; whoever has used the form saw that the job was added, and no more."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.world.play("w", None, "HELLO name=w1 slots=4")
+        answer = await _send(browser, "/jobs/new", type="custom", command="nope", schedule="@daily")
+        text = (await browser.get(answer.headers["location"].partition("?")[0])).text
+        assert text.count("no connected worker can do custom:nope: its runs wait for one") == 1
+
+
+async def test_what_was_to_run_once_and_failed_has_not_gone_well_again(tmp_path: Path) -> None:
+    """It is gone, so FAILED does not name it; and the first page said that nothing needs anybody."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=flaky @daily x")
+        await daemon.say("ADD name=fixed @daily x")
+        await daemon.world.play("w", None, "HELLO name=w1 slots=9")
+        for said, ended in (
+            ("NOW name=import x", 'DONE 1 1 3 why="no such table"'),
+            ("RUN flaky", "DONE 2 1 1"), ("RUN flaky", "DONE 3 1 0"),
+            ("RUN fixed", "DONE 4 1 1"), ("RUN fixed", "DONE 5 1 0"),
+            ("NOW name=again retry=fixed:1:1h x", "DONE 6 1 1"), ("NOW name=good x", "DONE 7 1 0"),
+        ):  # fmt: skip
+            await daemon.say(said)
+            await daemon.world.play("w", None, ended)
+        await daemon.say("REMOVE fixed")
+        text = (await browser.get("/")).text
+        assert "3 runs went well, 3 did not" in text and "Nothing needs you" not in text
+        (card,) = re.findall("<article.*?</article>", text, re.DOTALL)
+        assert "no such table (exit 3)" in card and "it is gone" in card and "Run again" not in card
+        for path in re.findall('href="([^"]+)"', card):
+            answer = await browser.get(path.partition("#")[0])
+            assert (answer.status, answer.headers.get("location")) in ((200, None), (303, "/runs?job=3")), (
+                path
+            )
+        assert (await browser.get("/jobs/99")).status == 404
+        below = text.partition("Went wrong, then well again")[2]
+        assert 'href="/jobs/2"' not in card and all(name in below for name in ("flaky", "fixed"))

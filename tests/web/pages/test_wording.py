@@ -81,27 +81,29 @@ def test_last_night_begins_at_six_in_the_evening_before_in_the_daemons_zone() ->
 
 
 @pytest.mark.parametrize(
-    ("states", "ran", "late", "said"),
+    ("states", "ran", "wrong", "late", "said"),
     [
-        ("", 214, 0, ("good", "All 214 runs went well")),
-        ("", 1, 0, ("good", "The one run went well")),
-        ("failed failed missed", 3, 0, ("bad", "2 jobs failed, 1 was missed")),
-        ("lost timeout", 3, 1, ("bad", "1 job ran out of time, 1 was lost, 1 is silent")),
-        ("", 3, 2, ("bad", "2 heartbeats are silent")),
-        ("missed missed", 0, 0, ("bad", "2 jobs were missed")),
-        ("", 0, 0, ("quiet", "Nothing has run")),
+        ("", 214, 0, 0, ("good", "All 214 runs went well")),
+        ("", 1, 0, 0, ("good", "The one run went well")),
+        ("failed failed missed", 3, 4, 0, ("bad", "2 jobs failed, 1 was missed")),
+        ("lost timeout", 3, 2, 1, ("bad", "1 job ran out of time, 1 was lost, 1 is silent")),
+        ("", 3, 0, 2, ("bad", "2 heartbeats are silent")),
+        ("missed missed", 0, 2, 0, ("bad", "2 jobs were missed")),
+        ("", 0, 0, 0, ("quiet", "Nothing has run")),
+        ("", 214, 1, 0, ("quiet", "214 runs went well, 1 did not")),
+        ("", 0, 1, 0, ("quiet", "Nothing went well")),
     ],
 )
 def test_one_sentence_tells_whether_the_night_went_well(
-    states: str, ran: int, late: int, said: tuple[str, str]
+    states: str, ran: int, wrong: int, late: int, said: tuple[str, str]
 ) -> None:
     """It is all that somebody reads who has five seconds."""
-    assert said == wording.verdict([_row(state) for state in states.split()], ran, 0, late, 9)
+    assert said == wording.verdict([_row(state) for state in states.split()], ran, wrong, 0, late, 9)
 
 
 def test_without_any_job_the_sentence_does_not_praise() -> None:
     """All of nothing went well, too; but the next step is to add one."""
-    assert wording.verdict([], 0, 0, 0, 0) == ("quiet", "Nothing is scheduled yet")
+    assert wording.verdict([], 0, 0, 0, 0, 0) == ("quiet", "Nothing is scheduled yet")
 
 
 def test_the_cause_is_what_is_known_and_the_exit_where_that_says_more() -> None:
