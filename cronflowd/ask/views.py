@@ -554,9 +554,7 @@ def _asked_tasks(state: State, ref: str | None) -> Iterator[Task]:
 
 
 def list_workers(
-    state: State,
-    seen: Callable[[str], tuple[datetime | None, str]],
-    is_contested: Callable[[str], bool],
+    state: State, seen: Callable[[str], tuple[datetime | None, str]], is_contested: Callable[[str], bool]
 ) -> Reply:
     """WORKERS, connected ones first; `seen` tells of one when it was last heard, and its release."""
     workers = sorted(state.workers.values(), key=lambda worker: (not worker.connected, worker.name))

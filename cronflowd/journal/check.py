@@ -25,15 +25,7 @@ from attrs import Factory, define
 from ..base.errors import Exit, Fatal
 from ..engine import facts as f
 from ..engine.state import State
-from ..host.disk import (
-    DISK,
-    free_name,
-    lock_directory,
-    of_file,
-    plain,
-    sync_directory,
-    write_atomically,
-)
+from ..host.disk import DISK, free_name, lock_directory, of_file, plain, sync_directory, write_atomically
 from . import apart, history, tasks_file
 from .gaps import gaps
 from .journal import set_aside

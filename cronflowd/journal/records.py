@@ -29,15 +29,7 @@ from attrs import define, evolve, frozen
 from ..base.errors import Exit, Fatal
 from ..engine.encoding import decode
 from ..engine.facts import FACTS_VERSION, Fact
-from ..host.disk import (
-    Disk,
-    holder_of,
-    of_file,
-    plain,
-    remove_leftovers,
-    sync_directory,
-    write_all,
-)
+from ..host.disk import Disk, holder_of, of_file, plain, remove_leftovers, sync_directory, write_all
 
 JOURNAL_NAME = "journal"
 NEWEST_NAME = "newest"
