@@ -145,20 +145,13 @@ def chunks_of(file: BinaryIO) -> Iterator[bytes]:
 class Disk:
     """The real calls."""
 
-    def open(self, path: Path, flags: int) -> int:
-        return plain(path, flags)
-
-    def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
-        return os.pwrite(fd, data, offset)
-
-    def fdatasync(self, fd: int) -> None:
-        os.fdatasync(fd)
-
-    def fsync(self, fd: int) -> None:
-        os.fsync(fd)
-
-    def ftruncate(self, fd: int, size: int) -> None:
-        os.ftruncate(fd, size)
+    open = staticmethod(plain)
+    pwrite = staticmethod(os.pwrite)
+    fdatasync = staticmethod(os.fdatasync)
+    fsync = staticmethod(os.fsync)
+    ftruncate = staticmethod(os.ftruncate)
+    rename = staticmethod(os.rename)
+    unlink = staticmethod(os.unlink)
 
     def allocate(self, fd: int, offset: int, size: int) -> bool:
         """Sets space aside without changing the file's length; False where the file system cannot.
@@ -175,12 +168,6 @@ class Disk:
             if code != errno.EINTR:
                 raise OSError(code, os.strerror(code))
         return True
-
-    def rename(self, old: Path, new: Path) -> None:
-        old.rename(new)
-
-    def unlink(self, path: Path) -> None:
-        path.unlink()
 
     def free_bytes(self, fd: int) -> int:
         """What the file system has left for us."""
