@@ -188,10 +188,8 @@ class FileJournal:
     def _remove_segment(self, path: Path) -> None:
         # For good, before the older file grows: a start must not find both.
         self._disk.unlink(path)
-        try:
+        with d.or_fatal(f"{path}: cannot be removed", Exit.IO):
             d.sync_directory(self.directory, self._disk)
-        except OSError as error:
-            raise Fatal(Exit.IO, f"{path}: cannot be removed: {error.strerror}") from error
 
     # --- append: the event loop's side ---
 
