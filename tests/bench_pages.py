@@ -20,8 +20,8 @@ from pathlib import Path
 
 from cronflowd.engine import facts as f
 from cronflowd.journal import compaction
+from cronflowd.journal.files import journal_dir
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import journal_dir
 from cronflowd.tasks.options import parse_keep
 from tests.bench_bulk import memory_mb
 from tests.lib.journal_driver import settle

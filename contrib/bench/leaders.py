@@ -33,7 +33,7 @@ from contrib.bench.load import Client
 from contrib.bench.measure import machine
 from contrib.bench.processes import ROOT, free_port, resident_bytes, wait_until
 from cronflowd.journal.etcd import Etcd, EtcdError, Unreachable
-from cronflowd.journal.records import list_checkpoints
+from cronflowd.journal.files import list_checkpoints
 from cronflowd.journal.shared import MAX_SNAPSHOT_BYTES, Shared, put
 
 MEMBERS, WRITERS = 3, (1, 2, 4, 8)

@@ -235,20 +235,21 @@ def list_users(access: Access, name: str) -> Reply:
         )
         for each in found
     ]  # fmt: skip
-    return Reply(str(len(rows)), {"accounts": len(rows)}, USER_COLUMNS, rows)
+    return Reply.counted(USER_COLUMNS, rows, "accounts")
 
 
 def list_tokens(access: Access) -> Reply:
     """TOKEN LIST: the tokens, oldest first; never the words themselves."""
 
-    def rows() -> Iterator[tuple[Any, ...]]:
-        for each in tokens:
-            whose = (each.name or None, each.role, each.user or None, each.worker or None)
-            yield (each.id, *whose, each.created_at, each.expires_at, each.used_at)
-
     tokens = list(access.tokens.values())  # others come and go while the rows are made
-    count = len(tokens)
-    return Reply(str(count), {"tokens": count}, TOKEN_COLUMNS, rows())
+    rows = (
+        (
+            each.id, each.name or None, each.role, each.user or None, each.worker or None, each.created_at,
+            each.expires_at, each.used_at,
+        )
+        for each in tokens
+    )  # fmt: skip
+    return Reply.counted(TOKEN_COLUMNS, rows, "tokens")
 
 
 def list_logins(access: Access, user: str, now: datetime) -> Reply:
@@ -258,7 +259,7 @@ def list_logins(access: Access, user: str, now: datetime) -> Reply:
         for each in sorted(access.logins.values(), key=lambda each: each.id)
         if user in ("", each.user) and each.expires_at > now
     ]
-    return Reply(str(len(rows)), {"sessions": len(rows)}, LOGIN_COLUMNS, rows)
+    return Reply.counted(LOGIN_COLUMNS, rows, "sessions")
 
 
 # --- secrets --------------------------------------------------------------------------------------

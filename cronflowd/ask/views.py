@@ -562,9 +562,7 @@ def _asked_tasks(state: State, ref: str | None) -> Iterator[Task]:
 
 
 def list_workers(
-    state: State,
-    seen: Callable[[str], tuple[datetime | None, str]],
-    is_contested: Callable[[str], bool],
+    state: State, seen: Callable[[str], tuple[datetime | None, str]], is_contested: Callable[[str], bool]
 ) -> Reply:
     """WORKERS, connected ones first; `seen` tells of one when it was last heard, and its release."""
     workers = sorted(state.workers.values(), key=lambda worker: (not worker.connected, worker.name))
@@ -593,15 +591,11 @@ def list_types(state: State) -> Reply:
     here = [worker for _, worker in sorted(state.workers.items()) if worker.connected]
     named = sorted({work for worker in here for work in worker.can if "@" not in work} - set(TYPES))
 
-    def rows() -> Iterator[Row | None]:
-        for kind in in_slices((*TYPES, *named)):
-            if kind is None:
-                yield None
-            else:
-                names = [worker.name for worker in here if accepts(worker, kind, "any")]
-                yield kind, len(names), ",".join(names)
+    def row(kind: str) -> Row:
+        names = [worker.name for worker in here if accepts(worker, kind, "any")]
+        return kind, len(names), ",".join(names)
 
-    return Reply.counted(("type", "count", "workers"), rows())
+    return Reply.counted(("type", "count", "workers"), map_rows(row, in_slices((*TYPES, *named))))
 
 
 def _notices_failed(last: NoticeFailed | None) -> Iterator[Row]:

@@ -39,9 +39,11 @@ class Reply(msgspec.Struct):
     count_key: str = ""  # set: the status line begins with `OK <rows>`, counted while they are written
 
     @classmethod
-    def counted(cls, columns: Sequence[str], rows: Iterable[Sequence[Any] | None] = ()) -> Reply:
-        """A list, whose status line tells how many rows there were."""
-        return cls("", {}, columns, rows, "rows")
+    def counted(
+        cls, columns: Sequence[str], rows: Iterable[Sequence[Any] | None] = (), of: str = "rows"
+    ) -> Reply:
+        """A list, whose status line tells how many rows there were; `of`: of what, for programs."""
+        return cls("", {}, columns, rows, of)
 
 
 class Verbatim(str):

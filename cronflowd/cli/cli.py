@@ -281,7 +281,7 @@ def _has_admin(settings: Settings) -> bool:
     """As the journal tells it; a daemon may be writing it."""
     from ..engine.state import State
     from ..host.clock import wall_now
-    from ..journal.records import journal_dir
+    from ..journal.files import journal_dir
     from ..journal.replay import Replay
 
     state = State(settings.tz, 0)

@@ -14,23 +14,10 @@ import orjson
 from ..base.errors import Refusal
 from ..base.names import REF
 from ..host.setting import format_address
+from ..web import talks
 from ..web.fields import to_body
 from ..web.line import Answer, Row, check_travels, is_status
 from ..web.outcomes import MOMENTS, counts, plain, to_lines, to_occurrences, to_upcoming, to_worker
-from ..web.talks import (
-    Talk,
-    change_job,
-    field_of,
-    find,
-    in_quotes,
-    line,
-    list_rows,
-    make_job,
-    newest_attempt,
-    read_job,
-    read_jobs,
-    run_now,
-)
 from .over_http import TIMEOUT_S, CronflowError, Json
 
 RECEIVE_BYTES = 65_536
@@ -96,8 +83,8 @@ class OverLines:
             if not data:
                 raise ConnectionError(f"{self._name} has ended the connection")
             self._rest += data
-        line, _, self._rest = self._rest.partition(b"\n")
-        row: Row = orjson.loads(line)
+        said, _, self._rest = self._rest.partition(b"\n")
+        row: Row = orjson.loads(said)
         return row
 
     def close(self) -> None:
@@ -110,26 +97,26 @@ class OverLines:
     def create_job(self, job: Json, key: str | None) -> Json:
         with _refusing():
             body = to_body(job)
-        return plain(self._hold(make_job(body, key)))
+        return plain(self._hold(talks.make_job(body, key)))
 
     def get_job(self, ref: str) -> Json:
-        return plain(self._hold(read_job(_word(ref))))
+        return plain(self._hold(talks.read_job(_word(ref))))
 
     def list_jobs(self, page: int, limit: int, asked: dict[str, str]) -> list[Json]:
-        rows, _ = self._hold(list_rows(page, limit, asked))
-        return [plain(job) for job in self._hold(read_jobs(rows))]
+        rows, _ = self._hold(talks.list_rows(page, limit, asked))
+        return [plain(job) for job in self._hold(talks.read_jobs(rows))]
 
     def update_job(self, ref: str, changes: Json) -> Json:
         with _refusing():
             body = to_body(changes)
-        return plain(self._hold(change_job(_word(ref), body)))
+        return plain(self._hold(talks.change_job(_word(ref), body)))
 
     def delete_job(self, ref: str) -> Json:
         return {"id": self._say(f"REMOVE {_word(ref)}").status["id"], "removed": True}
 
     def pause_job(self, ref: str, until: str | None, why: str | None) -> Json:
         with _refusing():
-            said = line("PAUSE", _word(ref), until=until or None, why=why or None)
+            said = talks.line("PAUSE", _word(ref), until=until or None, why=why or None)
         self._say(said)
         return self.get_job(ref)
 
@@ -140,18 +127,18 @@ class OverLines:
     # --- runs ---
 
     def execute_job_now(self, ref: str, args: dict[str, Any]) -> Json:
-        return plain(self._hold(run_now(_word(ref), args)))
+        return plain(self._hold(talks.run_now(_word(ref), args)))
 
     def cancel_execution(self, run: int) -> Json:
         self._say(f"CANCEL {run}")
         return self.get_execution(run)
 
     def get_executions(self, ref: str | None, state: str | None, limit: int) -> list[Json]:
-        found, _ = self._hold(find(_word(ref) if ref else None, state=state or None, limit=limit))
+        found, _ = self._hold(talks.find(_word(ref) if ref else None, state=state or None, limit=limit))
         return [plain(each) for each in found]
 
     def get_execution(self, run: int) -> Json:
-        return plain(self._hold(newest_attempt(run)))
+        return plain(self._hold(talks.newest_attempt(run)))
 
     def get_log(self, run: int) -> list[Json]:
         return [plain(each) for each in to_lines(self._say(f"LOG {run}").rows)]
@@ -160,7 +147,7 @@ class OverLines:
 
     def preview_schedule(self, cron: str, timezone: str | None, count: int) -> list[Json]:
         with _refusing():
-            said = line("NEXT", in_quotes(cron), n=count, tz=timezone or None)
+            said = talks.line("NEXT", talks.in_quotes(cron), n=count, tz=timezone or None)
         return [plain(each) for each in to_occurrences(self._say(said).rows)]
 
     def get_system_status(self) -> Json:
@@ -177,7 +164,7 @@ class OverLines:
         with _refusing():
             return self.ask(said)[0].check()
 
-    def _hold(self, talk: Talk[T]) -> T:
+    def _hold(self, talk: talks.Talk[T]) -> T:
         """What comes of a talk with the daemon."""
         with _refusing():
             try:
@@ -202,4 +189,4 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except Refusal as refusal:
-        raise CronflowError(refusal.code, refusal.message, field_of(refusal)) from None
+        raise CronflowError(refusal.code, refusal.message, talks.field_of(refusal)) from None

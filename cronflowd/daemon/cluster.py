@@ -45,9 +45,9 @@ from ..host.disk import free_name
 from ..host.setting import Address, format_address, parse_server
 from ..journal.compaction import checkpoint_lines
 from ..journal.etcd import Etcd, EtcdError, Lease, Unreachable, make_client, revoke, why_old
+from ..journal.files import journal_dir, list_segments
 from ..journal.gaps import Lacks
 from ..journal.journal import exit_at_once
-from ..journal.records import journal_dir, list_segments
 from ..journal.replay import Record
 from ..journal.shared import MAX_RECORDS, Deposed, Entry, Shared, changed_at, created_at, put, seq_in
 from ..journal.shared_journal import MARK, SharedJournal, clear_unfinished, install, read_mark, write_mark

@@ -37,8 +37,8 @@ from ..host.setting import OPTIONAL_LISTENERS
 from ..host.vault import Vault, read_signer
 from ..journal import tasks_file
 from ..journal.apart import Apart
+from ..journal.files import RESTORED, journal_dir
 from ..journal.journal import FileJournal
-from ..journal.records import RESTORED, journal_dir
 from ..journal.shared_journal import SharedJournal, check_alone
 from ..net import listeners, tls
 from ..net.clients import serve_client

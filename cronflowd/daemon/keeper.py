@@ -14,7 +14,8 @@ from ..engine.facts import FACTS_VERSION
 from ..host.clock import wall_now
 from ..journal import shared
 from ..journal.etcd import EtcdError, Unreachable
-from ..journal.records import in_form, journal_dir, list_checkpoints
+from ..journal.files import journal_dir, list_checkpoints
+from ..journal.records import in_form
 from ..journal.shared import created_at
 from ..journal.shared_journal import SharedJournal
 from . import roster

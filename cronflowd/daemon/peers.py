@@ -43,8 +43,8 @@ from ..engine.orders import TellUnwritten
 from ..host.clock import wall_now
 from ..host.setting import Address
 from ..journal import apart
+from ..journal.files import journal_dir
 from ..journal.gaps import PIECE_BYTES, Lacks, Part, close, gaps, lines_of, open_past, open_whole
-from ..journal.records import journal_dir
 from ..journal.shared import seq_in
 from ..journal.shared_journal import SharedJournal
 from ..net.listeners import Connection

@@ -24,6 +24,7 @@ from typing import Literal
 
 import trio
 
+from ..host.setting import Address
 from ..journal.apart import MAX_PIECE_BYTES
 from ..net.listeners import Connection
 from ..net.tls import SealedConnection
@@ -106,6 +107,28 @@ def be_welcomed(secret: bytes, said: bytes, welcome: bytes) -> Sealed:
     sealed = Sealed(secret, said, welcome[:CHALLENGE_BYTES], is_asking=True)
     sealed.check(welcome[CHALLENGE_BYTES:])
     return sealed
+
+
+async def dial(leader: Address, secret: bytes, kind: Who, who: str) -> tuple[trio.SocketStream, Sealed]:
+    """A connection to the leader, for somebody. Raises OSError, TooSlowError and BrokenResourceError."""
+    said = introduce(secret, kind, who)
+    with trio.fail_after(DIAL_S):
+        there = await trio.open_tcp_stream(*leader)
+    try:
+        with trio.fail_after(WELCOME_S):
+            await there.send_all(said)
+            welcome = b""
+            while len(welcome) < WELCOME_BYTES:
+                if not (more := await there.receive_some(WELCOME_BYTES - len(welcome))):
+                    raise OSError("it left")
+                welcome += more
+            sealed = be_welcomed(secret, said, welcome)
+            await there.send_all(sealed.seal(PROOF))
+    except BaseException:
+        with trio.CancelScope(shield=True):
+            await there.aclose()
+        raise
+    return there, sealed
 
 
 # --- who answers ----------------------------------------------------------------------------------

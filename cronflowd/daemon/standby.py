@@ -29,20 +29,7 @@ from ..net.listeners import Connection, Door, Listener, share_descriptors
 from ..net.outbox import Gate
 from .answers import FROM_MEMORY, Answers
 from .cluster import Node
-from .sealed import (
-    DIAL_S,
-    PROOF,
-    READ_BYTES,
-    WELCOME_BYTES,
-    WELCOME_S,
-    Greet,
-    Sealed,
-    Who,
-    be_welcomed,
-    begin_of,
-    introduce,
-    send,
-)
+from .sealed import READ_BYTES, Greet, Sealed, Who, begin_of, dial, send
 
 LOCAL, RELAY = "LOCAL", "RELAY"
 ANYTIME = frozenset("PING HELLO HELP FORMAT QUIT AUTH WHOAMI NODES".split())
@@ -185,7 +172,7 @@ async def relay(
 
     async def lead(scope: trio.CancelScope) -> None:
         try:
-            opened.append(await _dial(leader, secret, introduce(secret, kind, connection.peer)))
+            opened.append(await dial(leader, secret, kind, connection.peer))
         except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
             trouble.append(str(error))
             scope.cancel()
@@ -208,26 +195,6 @@ async def relay(
     if trouble:
         raise Unreached(trouble[0])
     return True
-
-
-async def _dial(leader: Address, secret: bytes, said: bytes) -> tuple[trio.SocketStream, Sealed]:
-    with trio.fail_after(DIAL_S):
-        there = await trio.open_tcp_stream(*leader)
-    try:
-        with trio.fail_after(WELCOME_S):
-            await there.send_all(said)
-            welcome = b""
-            while len(welcome) < WELCOME_BYTES:
-                if not (more := await there.receive_some(WELCOME_BYTES - len(welcome))):
-                    raise OSError("it left")
-                welcome += more
-            sealed = be_welcomed(secret, said, welcome)
-            await there.send_all(sealed.seal(PROOF))
-    except BaseException:
-        with trio.CancelScope(shield=True):
-            await there.aclose()
-        raise
-    return there, sealed
 
 
 async def _carry_in(

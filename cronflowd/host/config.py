@@ -28,7 +28,7 @@ from ..schedules.zones import parse_zone
 from ..tasks.kinds import TYPES
 from ..tasks.options import KEEP, RULES, Keep, Retry, parse_keep, parse_retry, parse_timeout
 from ..tasks.targets import Target, parse_limit, parse_target
-from .disk import exit_of, read_small
+from .disk import or_fatal, read_small
 from .setting import (
     ADDRESS,
     DIR,
@@ -467,9 +467,8 @@ def _from_file(kind: type[Common], path: Path) -> dict[str, Given]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(read_small(path, MAX_CONFIG_BYTES).decode())
-    except OSError as error:
-        raise Fatal(exit_of(error, Exit.CONFIG), f"{path}: {error.strerror}") from error
+        with or_fatal(str(path), Exit.CONFIG):
+            return tomllib.loads(read_small(path, MAX_CONFIG_BYTES).decode())
     except ValueError as error:
         raise Fatal(Exit.CONFIG, f"{path}: {error}") from error
 

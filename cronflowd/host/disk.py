@@ -123,6 +123,15 @@ def plain(path: str | Path, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+@contextlib.contextmanager
+def or_fatal(what: str, otherwise: Exit = Exit.CANNOT_CREATE) -> Iterator[None]:
+    """An OSError ends the program, which says what could not be done."""
+    try:
+        yield
+    except OSError as error:
+        raise Fatal(exit_of(error, otherwise), f"{what}: {error.strerror or error}") from error
+
+
 def exit_of(error: OSError, otherwise: Exit = Exit.CANNOT_CREATE) -> Exit:
     """With what a program ends that cannot go on without a file: 74 where something is broken."""
     return Exit.IO if error.errno in _BROKEN else otherwise
@@ -145,20 +154,13 @@ def chunks_of(file: BinaryIO) -> Iterator[bytes]:
 class Disk:
     """The real calls."""
 
-    def open(self, path: Path, flags: int) -> int:
-        return plain(path, flags)
-
-    def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
-        return os.pwrite(fd, data, offset)
-
-    def fdatasync(self, fd: int) -> None:
-        os.fdatasync(fd)
-
-    def fsync(self, fd: int) -> None:
-        os.fsync(fd)
-
-    def ftruncate(self, fd: int, size: int) -> None:
-        os.ftruncate(fd, size)
+    open = staticmethod(plain)
+    pwrite = staticmethod(os.pwrite)
+    fdatasync = staticmethod(os.fdatasync)
+    fsync = staticmethod(os.fsync)
+    ftruncate = staticmethod(os.ftruncate)
+    rename = staticmethod(os.rename)
+    unlink = staticmethod(os.unlink)
 
     def allocate(self, fd: int, offset: int, size: int) -> bool:
         """Sets space aside without changing the file's length; False where the file system cannot.
@@ -175,12 +177,6 @@ class Disk:
             if code != errno.EINTR:
                 raise OSError(code, os.strerror(code))
         return True
-
-    def rename(self, old: Path, new: Path) -> None:
-        old.rename(new)
-
-    def unlink(self, path: Path) -> None:
-        path.unlink()
 
     def free_bytes(self, fd: int) -> int:
         """What the file system has left for us."""
@@ -232,13 +228,11 @@ def sync_directory(path: Path, disk: Disk = DISK) -> None:
 
 def make_directory(path: Path) -> None:
     """A directory for its owner only; raises Fatal (73, or 74)."""
-    try:
+    with or_fatal(f"{path}: cannot make the directory"):
         made = [each for each in (path, *path.parents) if not each.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         for each in made:
             sync_directory(each.parent)
-    except OSError as error:
-        raise Fatal(exit_of(error), f"{path}: cannot make the directory: {error.strerror}") from error
 
 
 def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
@@ -251,15 +245,13 @@ def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
     is_ours = True
     if (mode := stat.S_IMODE(data.stat().st_mode)) & 0o022:  # one that was there before us
         log.warning("%s: others can change what is in it (mode %04o); chmod go-w it", data, mode)
-    try:
+    with or_fatal(str(path)):
         try:
             fd = plain(path, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             if error.errno != errno.EROFS or not path.exists():
                 raise
             fd, is_ours = plain(path, os.O_RDONLY), False  # it locks as well; `check` wants no more
-    except OSError as error:
-        raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if is_ours:

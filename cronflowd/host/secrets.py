@@ -28,7 +28,7 @@ from typing import Any
 
 from ..base.errors import Exit, Fatal, Refusal
 from .config import Settings, WebSettings
-from .disk import exit_of, handed, keep_content, plain, prepare, sync_directory
+from .disk import exit_of, handed, keep_content, or_fatal, plain, prepare, sync_directory
 from .setting import Address, format_address
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def read_password(path: Path) -> str:
 
 def read_secret(path: Path, what: str) -> bytes:
     """What a file holds that nobody but its owner may read. Raises Fatal."""
-    try:
+    with or_fatal(f"{path}: cannot read the {what}", Exit.CONFIG):
         # What was opened for us is read where it is: neither we nor our jobs need be able to open it, as
         # where systemd has done so.
         if descriptors := handed(path):
@@ -93,9 +93,6 @@ def read_secret(path: Path, what: str) -> bytes:
             secret = os.pread(file, MAX_FILE_BYTES + 1, 0)
         finally:
             os.close(file)
-    except OSError as error:
-        status = exit_of(error, Exit.CONFIG)
-        raise Fatal(status, f"{path}: cannot read the {what}: {error.strerror}") from error
     if len(secret) > MAX_FILE_BYTES:
         raise Fatal(Exit.CONFIG, f"{path}: the {what}'s file is longer than {MAX_FILE_BYTES} bytes")
     return secret

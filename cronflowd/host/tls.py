@@ -22,7 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from ..base.errors import Exit, Fatal
 from .config import Settings
-from .disk import exit_of, read_small, write_atomically
+from .disk import or_fatal, read_small, write_atomically
 
 CA_NAME = "ca"
 CA_DAYS, DAYS = 3650, 825  # the latter is the most that some clients take
@@ -93,10 +93,8 @@ def _load_authority(context: ssl.SSLContext, path: Path) -> None:
 
 
 def _check_readable(path: Path) -> None:
-    try:
+    with or_fatal(str(path), Exit.CONFIG):
         read_small(path)
-    except OSError as error:
-        raise Fatal(exit_of(error, Exit.CONFIG), f"{path}: {error.strerror or error}") from error
 
 
 def _why(error: Exception) -> str:

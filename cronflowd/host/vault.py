@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..base.errors import Exit, Fatal, Refusal
-from .disk import exit_of, read_small
+from .disk import or_fatal, read_small
 from .secrets import make_key, read_key
 
 if TYPE_CHECKING:
@@ -118,11 +118,8 @@ def read_verifier(path: Path) -> IsSigned:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     try:
-        key = Ed25519PublicKey.from_public_bytes(b64decode(read_small(path), validate=False))
-    except OSError as error:
-        raise Fatal(
-            exit_of(error, Exit.CONFIG), f"{path}: cannot read the order key: {error.strerror}"
-        ) from error
+        with or_fatal(f"{path}: cannot read the order key", Exit.CONFIG):
+            key = Ed25519PublicKey.from_public_bytes(b64decode(read_small(path), validate=False))
     except ValueError:
         raise Fatal(Exit.CONFIG, f"{path}: this is not what `cronflowd key` shows") from None
 

@@ -41,7 +41,7 @@ from ..host.disk import (
 from ..host.vault import KEY_NAME, ORDER_KEY_NAME
 from . import apart
 from .check import examine
-from .records import JOURNAL_NAME, RESTORED, UNPACKED, journal_dir, list_all
+from .files import JOURNAL_NAME, RESTORED, UNPACKED, journal_dir, list_all
 from .replay import Segment
 
 MANIFEST = "MANIFEST"

@@ -25,33 +25,20 @@ from attrs import Factory, define
 from ..base.errors import Exit, Fatal
 from ..engine import facts as f
 from ..engine.state import State
-from ..host.disk import (
-    DISK,
-    free_name,
-    lock_directory,
-    of_file,
-    plain,
-    sync_directory,
-    write_atomically,
-)
+from ..host.disk import DISK, free_name, lock_directory, of_file, plain, sync_directory, write_atomically
 from . import apart, history, tasks_file
-from .gaps import gaps
-from .journal import set_aside
-from .records import (
-    HEAD,
+from .files import (
     NEWEST_NAME,
-    Corrupt,
-    Header,
-    NotUnderstood,
-    Reader,
     clear_leftovers,
     journal_dir,
     list_checkpoints,
     list_history,
     list_segments,
-    read_newest,
     segment_path,
 )
+from .gaps import gaps
+from .journal import set_aside
+from .records import HEAD, Corrupt, Header, NotUnderstood, Reader, read_newest
 from .replay import Replay, Tail, check_checkpoint
 
 # --- the account of all fires once more -----------------------------------------------------------

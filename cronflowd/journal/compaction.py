@@ -34,15 +34,8 @@ from ..host.logs import last_words
 from ..schedules.zones import EPOCH
 from ..tasks.options import KEEP, Common, Keep
 from . import apart
-from .history import deed_in, size_of_output, sources
-from .index import make_all, remove_orphans
-from .records import (
+from .files import (
     COMPACTING_NAME,
-    HEAD,
-    SEAL_BYTES,
-    Corrupt,
-    Header,
-    Reader,
     Source,
     checkpoint_path,
     history_path,
@@ -50,9 +43,10 @@ from .records import (
     list_checkpoints,
     list_segments,
     list_swallowed,
-    seal,
-    seq_of,
 )
+from .history import deed_in, size_of_output, sources
+from .index import make_all, remove_orphans
+from .records import HEAD, SEAL_BYTES, Corrupt, Header, Reader, seal, seq_of
 from .replay import Replay, checkpoint_end
 
 HISTORY_BYTES = 1024 * 1024 * 1024

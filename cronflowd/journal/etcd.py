@@ -22,7 +22,7 @@ import select
 import socket
 import ssl
 import threading
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -79,10 +79,6 @@ class Caller(Protocol):
 
 def quote(data: bytes) -> str:
     return b64encode(data).decode()
-
-
-def unquote(text: str) -> bytes:
-    return b64decode(text)
 
 
 def after(prefix: bytes) -> bytes:

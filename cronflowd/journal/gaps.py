@@ -28,9 +28,10 @@ from ..host.disk import plain, prepare
 from ..tasks.reasons import reason
 from . import history
 from .compaction import seal_again
+from .files import history_path, journal_dir, list_checkpoints
 from .history import segments, sources
 from .index import Index, key
-from .records import Header, Reader, history_path, in_form, journal_dir, list_checkpoints, seq_of
+from .records import Header, Reader, in_form, seq_of
 from .replay import Segment
 
 # --- a whole state, given to a node that has none -------------------------------------------------

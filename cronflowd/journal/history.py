@@ -26,8 +26,9 @@ from ..host.disk import plain
 from ..tasks.reasons import reason
 from ..tasks.task import Outcome
 from . import apart
+from .files import GROWS, Source, journal_dir, list_history, list_segments
 from .index import APART, DEED, Index, is_deed, key
-from .records import GROWS, HEAD, Source, journal_dir, list_history, list_segments, seq_of, unseal
+from .records import HEAD, seq_of, unseal
 
 _BLOCK_BYTES = 256 * 1024
 MAX_LOOKED_UP = 1000  # runs; each takes a millisecond, and a hundred megabytes take a second

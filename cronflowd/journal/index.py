@@ -27,7 +27,8 @@ from attrs import define, frozen
 
 from ..base.errors import Refusal
 from ..host.disk import plain, write_atomically
-from .records import SEAL_BYTES, list_history, list_segments, seq_of
+from .files import list_history, list_segments
+from .records import SEAL_BYTES, seq_of
 
 SUFFIX = ".index"
 _MAGIC = 0x33786564_6E69_6663  # of numbers as this machine writes them

@@ -7,8 +7,8 @@ who wait together share a sync.
 
 Rules for this file. What failed to sync is never told of and never tried again: the page
 cache lies after that, so the process ends (74). Only an invalid *tail* is ever cut, and
-it is set aside, not deleted. How lines and files look stands in records.py, how they are
-read back in replay.py, what the kernel must do in disk.py.
+it is set aside, not deleted. How lines and files look stands in records.py, what those are called
+in files.py, how they are read back in replay.py, what the kernel must do in disk.py.
 """
 
 from __future__ import annotations
@@ -34,18 +34,8 @@ from ..engine.facts import Fact
 from ..host import disk as d
 from ..host.disk import write_atomically
 from ..host.logs import last_words
-from .records import (
-    BATCH_MARK,
-    MAX_RECORD_BYTES,
-    SEAL_BYTES,
-    Header,
-    clear_leftovers,
-    journal_dir,
-    read_newest,
-    seal,
-    segment_path,
-    write_newest,
-)
+from .files import clear_leftovers, journal_dir, segment_path
+from .records import BATCH_MARK, MAX_RECORD_BYTES, SEAL_BYTES, Header, read_newest, seal, write_newest
 from .replay import Record, Replay, Segment, Tail
 
 SEGMENT_BYTES = 16 * 1024 * 1024
@@ -198,10 +188,8 @@ class FileJournal:
     def _remove_segment(self, path: Path) -> None:
         # For good, before the older file grows: a start must not find both.
         self._disk.unlink(path)
-        try:
+        with d.or_fatal(f"{path}: cannot be removed", Exit.IO):
             d.sync_directory(self.directory, self._disk)
-        except OSError as error:
-            raise Fatal(Exit.IO, f"{path}: cannot be removed: {error.strerror}") from error
 
     # --- append: the event loop's side ---
 

@@ -23,8 +23,9 @@ from ..base.errors import Exit, Fatal
 from ..host.config import Settings
 from ..host.disk import lock_directory
 from .etcd import EtcdError, Lease, Unreachable, make_client, revoke
+from .files import journal_dir, list_segments
 from .gaps import gaps
-from .records import Reader, journal_dir, list_segments, seq_of
+from .records import Reader, seq_of
 from .shared import Shared, created_at, put, seq_in
 from .shared_journal import MARK, SharedJournal, clear_unfinished, install, read_mark
 

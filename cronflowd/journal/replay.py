@@ -18,20 +18,8 @@ from attrs import frozen
 
 from ..engine.facts import Fact
 from ..host.disk import of_file, plain
-from .records import (
-    Corrupt,
-    Reader,
-    check_restored,
-    find_valid_after,
-    list_checkpoints,
-    list_history,
-    list_segments,
-    read_line,
-    read_newest,
-    seal,
-    segment_path,
-    seq_of,
-)
+from .files import check_restored, list_checkpoints, list_history, list_segments, segment_path
+from .records import Corrupt, Reader, find_valid_after, read_line, read_newest, seal, seq_of
 
 Record = tuple[int, datetime, Fact]
 MAX_REST_BYTES = 1024 * 1024 * 1024  # that are looked through behind what is no record

@@ -37,11 +37,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import orjson
 from attrs import frozen
 
 from ..base.errors import Exit, Fatal
-from .etcd import Caller, Etcd, EtcdError, Unreachable, after, quote, unquote
+from .etcd import Caller, Etcd, EtcdError, Unreachable, after, quote
 
 MAX_RECORDS = 2_000  # in one value
 MAX_VALUE_BYTES = 900_000  # etcd takes 1.5 MiB a request
@@ -60,15 +61,14 @@ class Deposed(Fatal):
         super().__init__(Exit.TRY_AGAIN, why)
 
 
-@frozen
-class Entry:
-    """A key as etcd gave it back."""
+class Entry(msgspec.Struct, frozen=True, rename={"created": "create_revision", "changed": "mod_revision"}):
+    """A key as etcd gives it back, bytes as base64, numbers as texts; what is zero or empty it leaves out."""
 
     key: bytes
-    value: bytes
     created: int
     changed: int
-    lease: int
+    value: bytes = b""
+    lease: int = 0
 
 
 @frozen
@@ -376,16 +376,7 @@ def seq_in(line: bytes) -> int:
 
 
 def _entries(answer: dict[str, Any]) -> list[Entry]:
-    return [
-        Entry(
-            unquote(kv["key"]),
-            unquote(kv.get("value", "")),
-            int(kv["create_revision"]),
-            int(kv["mod_revision"]),
-            int(kv.get("lease", 0)),
-        )
-        for kv in answer.get("kvs", [])
-    ]
+    return msgspec.convert(answer.get("kvs", []), list[Entry], strict=False)
 
 
 def _pieces(value: bytes) -> list[bytes]:

@@ -25,21 +25,18 @@ from ..engine.encoding import decode, encode_open, newest_in
 from ..engine.facts import FACTS_VERSION, Fact, OutputReceived
 from ..host.disk import make_directory, prepare, read_small, sync_directory, write_atomically
 from .apart import Apart
-from .history import history_end, segments
-from .journal import MAX_BUFFERED_BYTES, Batch, FileJournal
-from .records import (
+from .files import (
     NEWEST_NAME,
-    SEAL_BYTES,
-    Header,
-    Reader,
     checkpoint_path,
     history_path,
     journal_dir,
     list_history,
     list_segments,
     segment_path,
-    unseal,
 )
+from .history import history_end, segments
+from .journal import MAX_BUFFERED_BYTES, Batch, FileJournal
+from .records import SEAL_BYTES, Header, Reader, unseal
 from .replay import Record, check_checkpoint
 from .shared import Shared, seq_in, split
 

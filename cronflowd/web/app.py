@@ -15,18 +15,7 @@ from litestar.types import Message, Send
 from ..host.config import WebSettings
 from ..net.lines import MAX_LINE_BYTES
 from ..tasks.kinds import refuse_duplicates
-from . import (
-    auth,
-    envelope,
-    events,
-    health,
-    jobs,
-    monitoring,
-    older,
-    openapi,
-    people,
-    worker_door,
-)
+from . import auth, envelope, events, health, jobs, monitoring, older, openapi, people, worker_door
 from .guard import Limits
 from .identity import FORM, make_identity
 from .line import Daemon

@@ -200,7 +200,9 @@ def to_orders(words: Words, body: JobBody, key: str | None) -> list[str]:
     """ADD or NOW with each name that the job may have, to be tried in turn. Raises Wrong."""
     verb = "NOW" if words.pop("now", False) else "ADD"
     if len(body.wanted) > 1:
-        raise Wrong("bad-option", f"enabled={_json(body.enabled)} contradicts status={body.status}", "status")
+        raise Wrong(
+            "bad-option", f"enabled={as_json(body.enabled)} contradicts status={body.status}", "status"
+        )
     if False in body.wanted:
         field = "enabled" if body.enabled is False else "status"
         if verb == "NOW":

@@ -130,11 +130,11 @@ class Guard:
         headers = list(self._headers)
         came_from = _header(scope, b"origin").lower()
         if came_from in self._others:
-            headers += _pairs({"access-control-allow-origin": came_from, "vary": "Origin"})
+            headers += pairs({"access-control-allow-origin": came_from, "vary": "Origin"})
             if scope.get("method") == "OPTIONS" and _header(scope, b"access-control-request-method"):
-                await _answer(send, 204, [*headers, *_pairs(PREFLIGHT)])
+                await answer(send, 204, [*headers, *pairs(PREFLIGHT)])
                 return
-            headers += _pairs({"access-control-expose-headers": EXPOSED})
+            headers += pairs({"access-control-expose-headers": EXPOSED})
         body = Body(receive)
         if refusal := self._why_not(kind, scope, came_from):
             await self._refuse(kind, body, send, headers, *refusal)
@@ -204,25 +204,25 @@ class Guard:
         said = orjson.dumps({"success": False, "error": {"code": CODES[status], "message": why}})
         if status == TOO_LONG and kind == "http":
             await body.read_on()
-        await _answer(send, status, [*headers, *_pairs(more)], said, kind)
+        await answer(send, status, [*headers, *pairs(more)], said, kind)
 
 
 _TOO_LONG = f"a body has at most {MAX_BODY_BYTES} bytes"
 
 
-async def _answer(
+async def answer(
     send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes = b"", kind: str = "http"
 ) -> None:
-    """To whoever wants a WebSocket, too, whose log then tells why there is none."""
+    """A whole answer; to whoever wants a WebSocket, too, whose log then tells why there is none."""
     name = "websocket.http.response" if kind == "websocket" else "http.response"
-    length = _pairs({"content-length": str(len(body))}) if status != 204 else []
+    length = pairs({"content-length": str(len(body))}) if status != 204 else []
     start: Any = {"type": f"{name}.start", "status": status, "headers": [*headers, *length]}
     rest: Any = {"type": f"{name}.body", "body": body, "more_body": False}
     await send(start)
     await send(rest)
 
 
-def _pairs(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+def pairs(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 

@@ -30,7 +30,7 @@ from ..host.config import WebSettings
 from ..host.secrets import make_key, read_secret
 from .envelope import Refused
 from .guard import NOBODY, SAFE
-from .line import Caller, account, bearer
+from .line import Caller, Daemon, account, bearer
 
 COOKIE = "cronflowd"
 CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf"
@@ -141,6 +141,11 @@ def _read_key(path: Path) -> bytes:
 
 def identity_of(request: AnyRequest) -> Identity:
     found: Identity = request.app.state.identity
+    return found
+
+
+def daemon_of(request: AnyRequest) -> Daemon:
+    found: Daemon = request.app.state.daemon
     return found
 
 

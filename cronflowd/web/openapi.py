@@ -74,11 +74,13 @@ def schema_of(app: Litestar) -> dict[str, Any]:
     # The decoder tells what it takes more exactly than the framework does.
     _, structs = msgspec.json.schema_components(_structs(), ref_template="#/components/schemas/{name}")
     schema["components"]["schemas"] |= structs
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}
+    failures = {str(status): {"description": why, "content": content} for status, why in ERRORS.items()}
     for path, method, operation in operations(schema):
         operation["tags"] = [path.removeprefix(PATH).split("/")[1]]
         operation["operationId"] = f"{method} {path.removeprefix(PATH)}"
         # Whatever it is about, it may be refused, and always in this form.
-        operation["responses"] |= {status: each for status, each in _failures().items() if path not in PUBLIC}
+        operation["responses"] |= {} if path in PUBLIC else failures
         parameters = operation.setdefault("parameters", [])
         if path in PUBLIC or (path.startswith(f"{PATH}/auth/") and method == "post"):
             operation["security"] = []
@@ -89,11 +91,6 @@ def schema_of(app: Litestar) -> dict[str, Any]:
     log = schema["paths"][f"{PATH}/executions/{{run}}/log"]["get"]["responses"]["200"]["content"]
     log |= {"text/plain": {"schema": {"type": "string"}}, "text/event-stream": {"schema": {"type": "string"}}}
     return schema
-
-
-def _failures() -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}
-    return {str(status): {"description": why, "content": content} for status, why in ERRORS.items()}
 
 
 PUBLIC = (f"{PATH}/monitoring/health",)

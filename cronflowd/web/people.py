@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from attrs import evolve
@@ -168,11 +169,8 @@ class MadeToken(Struct):
 @get("/tokens", summary="The API tokens")
 async def list_tokens(asker: Who, page: Page = 1, limit: Limit = 20) -> Listing[Token]:
     """Oldest first."""
-    return await asker.listing("TOKEN LIST", _token, page, limit)
-
-
-def _token(row: Row) -> Token:
-    return of_row(Token, row, created_at="created", expires_at="expires", last_used_at="last_used")
+    make = partial(of_row, Token, created_at="created", expires_at="expires", last_used_at="last_used")
+    return await asker.listing("TOKEN LIST", make, page, limit)
 
 
 @post("/tokens", summary="Make an API token", status_code=201)

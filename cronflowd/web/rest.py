@@ -19,7 +19,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ..base.errors import Refusal
 from ..base.names import REF
 from .envelope import Refused
-from .identity import AnyRequest, caller_of
+from .identity import AnyRequest, caller_of, daemon_of
 from .line import Answer, Caller, Connection, Daemon, Row
 from .talks import KEY_HEADER, Talk, once
 
@@ -80,7 +80,7 @@ Who = NamedDependency[Asker]
 
 async def asker_of(request: AnyRequest) -> Asker:
     """Raises Refused where nobody is shown."""
-    return Asker(request, request.app.state.daemon, await caller_of(request))
+    return Asker(request, daemon_of(request), await caller_of(request))
 
 
 class Pages(Struct):

@@ -30,14 +30,7 @@ from ..host.config import WebSettings
 from ..host.setting import format_address
 from ..host.tls import server_tls
 from ..net.lines import MAX_LINE_BYTES
-from ..net.listeners import (
-    Connection,
-    Door,
-    Listener,
-    adopt_listener,
-    open_listeners,
-    share_descriptors,
-)
+from ..net.listeners import Connection, Door, Listener, adopt_listener, open_listeners, share_descriptors
 from .app import make_app
 from .bounds import Server, bind_hypercorn
 from .envelope import RETRY_AFTER_S

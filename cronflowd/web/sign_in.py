@@ -119,8 +119,7 @@ async def _come_in(request: AnyRequest, who: str, password: str) -> Entered:
     answer = await _show(request, f"AUTH {who} {password}", stranger(i.address_of(request)))
     name = answer.status["name"]
     said = [f"SESSION ADD {name} ttl={SESSION_TTL}", f"USER LIST {name}"]
-    daemon: Daemon = request.app.state.daemon
-    session, users = await daemon.ask_all(said, account(name, i.address_of(request)))
+    session, users = await i.daemon_of(request).ask_all(said, account(name, i.address_of(request)))
     signed_in = i.SignedIn(name, session.check().status["id"])
     return Entered(person(users.check().rows[0]), signed_in, session.pairs["token"])
 
@@ -159,8 +158,7 @@ async def may_be_first(request: AnyRequest) -> bool:
     """Whether whoever asks is offered to make the first account."""
     if not is_at_home(request):
         return False
-    daemon: Daemon = request.app.state.daemon
-    users, status = await daemon.ask_all(["USER LIST", "STATUS"])
+    users, status = await i.daemon_of(request).ask_all(["USER LIST", "STATUS"])
     return not users.check().rows and "auth" not in status.check().pairs
 
 
@@ -187,7 +185,7 @@ def check_word(password: str) -> None:
 
 async def _make(request: AnyRequest, new: Registration, kind: str) -> str | None:
     """The account's name; None where it is not the first, or has another one's mail address."""
-    daemon: Daemon = request.app.state.daemon
+    daemon = i.daemon_of(request)
     options = [format_option("desc", new.name)] if new.name else []
     options += [format_option("email", new.email)] if new.email else []
     options += [format_option("password", new.password)]
@@ -226,7 +224,7 @@ async def renew(request: AnyRequest, shown: str) -> Entered:
     word = i.identity_of(request).read_refresh(shown, wall_now())
     answer = await _show(request, f"SESSION RENEW {word}", nobody(i.address_of(request)))
     name = answer.status["name"]
-    users = await request.app.state.daemon.ask(f"USER LIST {name}")
+    users = await i.daemon_of(request).ask(f"USER LIST {name}")
     return Entered(person(users.rows[0]), i.SignedIn(name, answer.status["id"]), answer.pairs["token"])
 
 
@@ -240,7 +238,7 @@ async def leave(request: AnyRequest, shown: str = "") -> None:
     if not isinstance(who, i.SignedIn):
         raise Refused(400, "bad-option", "an API token is no session; TOKEN REVOKE ends it")
     caller = account(who.name, i.address_of(request), who.session)
-    await request.app.state.daemon.ask(f"SESSION END {who.session}", caller)
+    await i.daemon_of(request).ask(f"SESSION END {who.session}", caller)
 
 
 async def _show(request: AnyRequest, said: str, caller: Caller) -> Answer:
@@ -248,9 +246,8 @@ async def _show(request: AnyRequest, said: str, caller: Caller) -> Answer:
 
     Who is not let in by it may sign in again, which is something else than to have no right.
     """
-    daemon: Daemon = request.app.state.daemon
     try:
-        return await daemon.ask(said, caller)
+        return await i.daemon_of(request).ask(said, caller)
     except Refusal as refusal:
         status = 401 if refusal.code == "denied" else status_of(refusal.code)
         raise Refused(status, refusal.code, refusal.message) from None
@@ -258,7 +255,7 @@ async def _show(request: AnyRequest, said: str, caller: Caller) -> Answer:
 
 async def whoami(request: AnyRequest) -> Person:
     """The account of whoever asks, and the role that he has here: a token's may be less."""
-    daemon: Daemon = request.app.state.daemon
+    daemon = i.daemon_of(request)
     found = (await daemon.ask("WHOAMI", await i.caller_of(request))).status
     rows = (await daemon.ask(f"USER LIST {found['name']}")).rows
     row = rows[0] if rows else dict.fromkeys(("email", "desc", "created", "last_seen", "uid", "disabled"))
@@ -280,7 +277,7 @@ async def set_anew(request: AnyRequest, token: str, password: str) -> None:
         raise Refused(403, "denied", "the word is not the right one, was used, or has expired", "token")
     check_word(password)
     try:
-        await request.app.state.daemon.ask(f"USER RESET {token} {password}", nobody(i.address_of(request)))
+        await i.daemon_of(request).ask(f"USER RESET {token} {password}", nobody(i.address_of(request)))
     except Refusal as refusal:
         if refusal.code == "bad-option":
             raise Refused(400, refusal.code, refusal.message, "password") from None

@@ -22,6 +22,7 @@ from ..host.config import WebSettings
 from ..host.setting import WORKERS_PATH, format_address
 from ..net.lines import MAX_LINE_BYTES, MAX_ORDER_BYTES, LineReader
 from .bounds import STALLED_S
+from .guard import answer, pairs
 from .line import dial
 
 log = logging.getLogger("cronflowd.web.workers")
@@ -48,11 +49,8 @@ Dial = Callable[[], Awaitable[trio.abc.Stream]]
 async def carry(scope: Any, receive: Any, send: Any, dial_daemon: Dial) -> None:
     """One worker, from its handshake to its end."""
     if scope["type"] != "websocket":
-        said = b"workers come in here, by WebSocket\n"
-        told = [(b"content-type", b"text/plain"), (b"content-length", str(len(said)).encode())]
-        told += [(b"upgrade", b"websocket"), (b"connection", b"upgrade")]
-        await send({"type": "http.response.start", "status": 426, "headers": told})
-        await send({"type": "http.response.body", "body": said})
+        told = pairs({"content-type": "text/plain", "upgrade": "websocket", "connection": "upgrade"})
+        await answer(send, 426, told, b"workers come in here, by WebSocket\n")
         return
     await receive()
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -88,9 +86,7 @@ async def _reach(dial_daemon: Dial, address: str) -> trio.abc.Stream:
 
 
 async def _refuse(send: Any, status: int, why: str) -> None:
-    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(why) + 1).encode())]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": f"{why}\n".encode()})
+    await answer(send, status, pairs({"content-type": "text/plain"}), f"{why}\n".encode(), "websocket")
 
 
 @define

@@ -18,9 +18,9 @@ from cronflowd.daemon import peers
 from cronflowd.daemon.peers import Backlog, Copies, Peer
 from cronflowd.engine import facts as f
 from cronflowd.journal import apart, compaction, gaps, history, index
+from cronflowd.journal.files import journal_dir, list_history, list_segments
 from cronflowd.journal.gaps import Lacks
 from cronflowd.journal.index import Index
-from cronflowd.journal.records import journal_dir, list_history, list_segments
 from cronflowd.journal.shared_journal import JOINING, clear_unfinished, install
 from tests.daemon.test_peers import SECRET, Leader, a_leader
 from tests.lib.journal_driver import Life, compact, restarted, told

@@ -29,9 +29,9 @@ from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
 from cronflowd.journal import check, leave
 from cronflowd.journal.etcd import Lease, Unreachable
+from cronflowd.journal.files import checkpoint_path, journal_dir, list_history, list_segments
 from cronflowd.journal.gaps import lines_of
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import checkpoint_path, journal_dir, list_history, list_segments
 from cronflowd.journal.shared import Deposed, Shared, put
 from cronflowd.journal.shared_journal import SharedJournal, read_mark, write_mark
 from tests.lib.fake_etcd import FakeEtcd

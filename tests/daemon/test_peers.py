@@ -24,9 +24,10 @@ from cronflowd.engine.orders import TellUnwritten
 from cronflowd.host.setting import Address
 from cronflowd.journal import apart, gaps, history
 from cronflowd.journal.apart import Apart
+from cronflowd.journal.files import journal_dir, list_checkpoints
 from cronflowd.journal.gaps import Lacks
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import Reader, journal_dir, list_checkpoints
+from cronflowd.journal.records import Reader
 from cronflowd.journal.shared_journal import install
 from cronflowd.net.clients import Session
 from cronflowd.net.listeners import Connection, Door, open_listeners

@@ -20,7 +20,7 @@ from cronflowd.engine import facts as f
 from cronflowd.engine.ledger import DISPOSITIONS, Ledger
 from cronflowd.engine.state import State
 from cronflowd.journal.check import check
-from cronflowd.journal.records import journal_dir
+from cronflowd.journal.files import journal_dir
 from cronflowd.schedules.zones import load_zone
 from cronflowd.tasks.task import Outcome, Run
 from tests.lib.engine_driver import START, Driver, snapshot

@@ -13,6 +13,7 @@ import pytest
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.host import secrets
 from cronflowd.host.config import Settings
+from cronflowd.host.disk import DISK
 from tests.lib.simulated_disk import IO_ERROR, NO_SPACE
 
 
@@ -41,7 +42,7 @@ def test_a_disk_that_fails_leaves_no_half_of_a_key(tmp_path: Path, monkeypatch: 
     """It stood there for ever: it could not be read, and no other one was made in its place."""
     path = tmp_path / "key"
     for fault, status in ((IO_ERROR, Exit.IO), (NO_SPACE, Exit.CANNOT_CREATE)):
-        monkeypatch.setattr(os, "fsync", lambda fd, fault=fault: fault())
+        monkeypatch.setattr(DISK, "fsync", lambda fd, fault=fault: fault())
         with pytest.raises(Fatal, match=str(path)) as caught:
             secrets.make_key(path, secrets.CHANGE)
         assert (caught.value.status, list(tmp_path.iterdir())) == (status, [])

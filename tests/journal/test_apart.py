@@ -26,8 +26,8 @@ from cronflowd.engine.orders import TellUnwritten
 from cronflowd.journal import apart, compaction, history
 from cronflowd.journal.apart import Apart
 from cronflowd.journal.backup import archive, restore
+from cronflowd.journal.files import journal_dir, list_segments
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import journal_dir, list_segments
 from cronflowd.journal.shared_journal import SharedJournal
 from cronflowd.tasks.reasons import in_words
 from tests.lib.engine_driver import Driver

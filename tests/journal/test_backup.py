@@ -13,7 +13,7 @@ import pytest
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.host import disk
 from cronflowd.journal import backup, compaction
-from cronflowd.journal.records import UNPACKED, journal_dir
+from cronflowd.journal.files import UNPACKED, journal_dir
 from tests.lib.journal_driver import Life, restarted, settle, told
 
 ABOUT: dict[str, str | int] = {"version": "1", "at": "2026-11-21T10:00:00Z", "seq": 7}

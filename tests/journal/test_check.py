@@ -16,17 +16,15 @@ from cronflowd.engine.state import State
 from cronflowd.host.disk import lock_directory, write_atomically
 from cronflowd.journal import compaction, tasks_file
 from cronflowd.journal.check import check
-from cronflowd.journal.records import (
-    BATCH_MARK,
+from cronflowd.journal.files import (
     JOURNAL_NAME,
     NEWEST_NAME,
-    Reader,
     journal_dir,
     list_checkpoints,
     list_history,
     list_segments,
-    seal,
 )
+from cronflowd.journal.records import BATCH_MARK, Reader, seal
 from cronflowd.journal.replay import Replay
 from tests.lib.journal_driver import Life, compact, names, newest_checkpoint, restarted, told
 

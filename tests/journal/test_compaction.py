@@ -21,7 +21,7 @@ from cronflowd.engine import facts as f
 from cronflowd.host import disk
 from cronflowd.host.disk import lock_directory
 from cronflowd.journal import compaction, history
-from cronflowd.journal.records import (
+from cronflowd.journal.files import (
     COMPACTING_NAME,
     journal_dir,
     list_checkpoints,

@@ -12,7 +12,7 @@ from cronflowd.engine import access_facts as af
 from cronflowd.engine import facts as f
 from cronflowd.engine.rules import rows_of
 from cronflowd.journal import compaction, history
-from cronflowd.journal.records import journal_dir, list_history
+from cronflowd.journal.files import journal_dir, list_history
 from tests.lib.journal_driver import Life, restarted, told
 
 LONG = "x" * 50_000

@@ -13,7 +13,7 @@ import pytest
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.engine import facts as f
 from cronflowd.journal import journal as journal_module
-from cronflowd.journal.records import journal_dir, list_segments
+from cronflowd.journal.files import journal_dir, list_segments
 from tests.lib.open_journal import NOW, PATIENCE_S, Open, decision, only_segment, replay
 from tests.lib.simulated_disk import IO_ERROR, NO_SPACE, FaultyDisk, error
 

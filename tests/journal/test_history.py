@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cronflowd.journal import compaction, history
+from cronflowd.journal.files import journal_dir
 from cronflowd.journal.index import Index
-from cronflowd.journal.records import journal_dir
 from tests.lib.journal_driver import Life, compact, newest_checkpoint
 
 ALL = 2**62

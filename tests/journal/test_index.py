@@ -18,8 +18,8 @@ from cronflowd.engine import facts as f
 from cronflowd.engine.encoding import encode
 from cronflowd.host.disk import write_atomically
 from cronflowd.journal import compaction, history, index
+from cronflowd.journal.files import journal_dir
 from cronflowd.journal.index import SUFFIX, Index, key
-from cronflowd.journal.records import journal_dir
 from cronflowd.tasks.task import Outcome
 from tests.lib.descriptors import open_descriptors
 from tests.lib.journal_driver import BEGIN, Life, compact

@@ -21,17 +21,9 @@ from cronflowd.engine import facts as f
 from cronflowd.host import disk
 from cronflowd.host.disk import lock_directory
 from cronflowd.journal import journal as journal_module
+from cronflowd.journal.files import NEWEST_NAME, journal_dir, list_segments
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import (
-    NEWEST_NAME,
-    Corrupt,
-    Header,
-    Reader,
-    journal_dir,
-    list_segments,
-    parse_header,
-    read_newest,
-)
+from cronflowd.journal.records import Corrupt, Header, Reader, parse_header, read_newest
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.memory_journal import MemoryJournal
 from tests.lib.open_journal import NOW, PATIENCE_S, Committed, Open, decision, only_segment, replay

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
 
-from cronflowd.journal.etcd import NOT_FOUND, EtcdError, Unreachable, quote, unquote
+from cronflowd.journal.etcd import NOT_FOUND, EtcdError, Unreachable, quote
 
 
 @define
@@ -93,7 +94,7 @@ class FakeEtcd:
         return {"kvs": kvs, "count": str(len(keys))} if kvs else {}
 
     def _keys(self, body: dict[str, Any]) -> list[bytes]:
-        begin, end = unquote(body["key"]), unquote(body.get("range_end", ""))
+        begin, end = b64decode(body["key"]), b64decode(body.get("range_end", ""))
         if not end:
             return [begin] if begin in self.entries else []
         return sorted(key for key in self.entries if begin <= key < end)
@@ -119,7 +120,7 @@ class FakeEtcd:
             raise EtcdError(8, "etcdserver: mvcc: database space exceeded")
 
     def _put(self, body: dict[str, Any]) -> None:
-        key, value = unquote(body["key"]), unquote(body.get("value", ""))
+        key, value = b64decode(body["key"]), b64decode(body.get("value", ""))
         before = self.entries.get(key)
         created = before.created if before else self.revision
         self.entries[key] = Entry(value, created, self.revision, int(body.get("lease", 0)))
@@ -157,7 +158,7 @@ class FakeEtcd:
         return {"responses": responses} | ({"succeeded": True} if holds else {})
 
     def _holds(self, compare: dict[str, Any]) -> bool:
-        entry = self.entries.get(unquote(compare["key"]))
+        entry = self.entries.get(b64decode(compare["key"]))
         if compare["target"] == "CREATE":
             return (entry.created if entry else 0) == int(compare.get("create_revision", 0))
         assert compare["target"] == "MOD"

@@ -12,8 +12,8 @@ from typing import Any
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
 from cronflowd.journal import compaction
+from cronflowd.journal.files import journal_dir, list_checkpoints
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import journal_dir, list_checkpoints
 from cronflowd.tasks.task import Outcome
 from tests.lib.waiting import PATIENCE_S
 

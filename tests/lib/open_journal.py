@@ -9,8 +9,8 @@ from typing import Any
 
 from cronflowd.base.errors import Fatal
 from cronflowd.engine import facts as f
+from cronflowd.journal.files import journal_dir, list_segments
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import journal_dir, list_segments
 from tests.lib.journal_driver import settle
 from tests.lib.waiting import PATIENCE_S
 

@@ -18,7 +18,7 @@ import pytest
 
 from cronflowd.base.errors import Exit
 from cronflowd.journal.check import check
-from cronflowd.journal.records import journal_dir, list_checkpoints
+from cronflowd.journal.files import journal_dir, list_checkpoints
 from tests.real.running import READY, Daemon, wait_until
 
 pytestmark = [pytest.mark.real, pytest.mark.long, pytest.mark.timeout(1800)]

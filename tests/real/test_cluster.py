@@ -19,7 +19,7 @@ import pytest
 
 from cronflowd.daemon.sealed import introduce
 from cronflowd.host.tls import client_context, make_certificates
-from cronflowd.journal.records import journal_dir, list_segments
+from cronflowd.journal.files import journal_dir, list_segments
 from tests.lib.ports import free_ports
 from tests.real.clusters import Etcds, Node, StartNode, Wire, ask_until, leader_of
 from tests.real.running import PATIENCE_S, ROOT, Daemon, wait_until

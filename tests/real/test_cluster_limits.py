@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cronflowd.daemon import roster
-from cronflowd.journal.records import journal_dir, list_segments
+from cronflowd.journal.files import journal_dir, list_segments
 from cronflowd.journal.shared import ask_members, make_room, put
 from tests.real.clusters import Etcds, Node, StartNode
 from tests.real.running import PATIENCE_S, Daemon, fill, wait_until

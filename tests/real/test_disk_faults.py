@@ -24,8 +24,8 @@ from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.engine import facts as f
 from cronflowd.host.disk import lock_directory, write_atomically
 from cronflowd.journal.check import check
+from cronflowd.journal.files import journal_dir
 from cronflowd.journal.journal import FileJournal
-from cronflowd.journal.records import journal_dir
 from tests.lib.waiting import PATIENCE_S
 from tests.real.running import fill
 

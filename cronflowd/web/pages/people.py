@@ -32,19 +32,9 @@ async def _page(visit: Visit, topic: str, shown: str = "", error: Refusal | None
     )
 
 
-@get("/users")
-async def users(visit: Visitor) -> Page:
-    return await _page(visit, "users")
-
-
-@get("/tokens")
-async def tokens(visit: Visitor) -> Page:
-    return await _page(visit, "tokens")
-
-
-@get("/secrets")
-async def secrets(visit: Visitor) -> Page:
-    return await _page(visit, "secrets")
+@get(["/users", "/tokens", "/secrets"])
+async def lists(visit: Visitor) -> Page:
+    return await _page(visit, visit.request.url.path.strip("/"))
 
 
 @post("/users")

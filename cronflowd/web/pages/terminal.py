@@ -26,13 +26,13 @@ _OFF = {22: ("b", "dim"), 23: ("i",), 24: ("u",), 27: ("inv",), 29: ("s",)}
 @define
 class _Pen:
     flags: set[str] = field(factory=set)
-    ink: str = ""
-    ground: str = ""
+    colours: dict[str, int] = field(factory=dict)  # `f`: of the letters, `g` behind them
 
     def write(self, text: str) -> str:
         if not text:
             return ""
-        words = " ".join([*sorted(self.flags), *filter(None, (self.ink, self.ground))])
+        colours = [f"{layer}{colour}" for layer, colour in sorted(self.colours.items())]
+        words = " ".join(sorted(self.flags) + colours)
         shown = escape(visible(text))
         return f'<span class="{words}">{shown}</span>' if words else str(shown)
 
@@ -40,24 +40,20 @@ class _Pen:
         """SGR, as far as sixteen colours go; the nearest of them stands for others."""
         while numbers:
             number = numbers.pop(0)
+            layer = "f" if number // 10 in (3, 9) else "g"
             if number == 0:
                 self.flags.clear()
-                self.ink = self.ground = ""
+                self.colours.clear()
             elif number in _FLAGS:
                 self.flags.add(_FLAGS[number])
             elif number in _OFF:
                 self.flags.difference_update(_OFF[number])
-            elif 30 <= number <= 37 or 90 <= number <= 97:
-                self.ink = f"f{number % 10 + 8 * (number >= 90)}"
-            elif 40 <= number <= 47 or 100 <= number <= 107:
-                self.ground = f"g{number % 10 + 8 * (number >= 100)}"
-            elif number in (39, 49):
-                self.ink, self.ground = ("", self.ground) if number == 39 else (self.ink, "")
             elif number in (38, 48):
-                colour = _take_colour(numbers)
-                self.ink, self.ground = (
-                    (f"f{colour}", self.ground) if number == 38 else (self.ink, f"g{colour}")
-                )
+                self.colours[layer] = _take_colour(numbers)
+            elif number in (39, 49):
+                self.colours.pop(layer, None)
+            elif number // 10 in (3, 4, 9, 10) and number % 10 < 8:
+                self.colours[layer] = number % 10 + 8 * (number >= 90)
 
 
 def _take_colour(numbers: list[int]) -> int:

@@ -24,7 +24,7 @@ from ...base.errors import Refusal
 from ...base.text import format_option
 from .. import envelope
 from ..envelope import Refused, as_refused
-from ..identity import COOKIE, AnyRequest, address_of, by_cookie, caller_of, identity_of
+from ..identity import COOKIE, AnyRequest, address_of, by_cookie, caller_of, daemon_of, identity_of
 from ..line import Answer, Unreachable, nobody
 from ..rest import MAX_PAGE, Asker
 from . import paper, wording
@@ -235,12 +235,12 @@ async def make_visit(request: AnyRequest) -> Visit:
     """The visit of whoever is signed in; raises Refused."""
     caller = await caller_of(request)
     who = by_cookie(request)
-    return Visit(request, request.app.state.daemon, caller, identity_of(request).csrf(who) if who else "")
+    return Visit(request, daemon_of(request), caller, identity_of(request).csrf(who) if who else "")
 
 
 def make_guest(request: AnyRequest) -> Visit:
     """The visit of somebody who has not signed in yet."""
-    return Visit(request, request.app.state.daemon, nobody(address_of(request)), "")
+    return Visit(request, daemon_of(request), nobody(address_of(request)), "")
 
 
 # --- what went wrong ------------------------------------------------------------------------------
