@@ -318,6 +318,11 @@ class WorkerSettings(Dialling, Mailing):
     )
     allow_command: tuple[str, ...] = several(Kind("GLOB", str), "commands that it runs, and no others")
     allow_type: tuple[str, ...] = several(one_of("TYPE", *TYPES), "types that it runs, and no others")
+    allow_env: tuple[str, ...] = several(
+        Kind("NAME", parse_variable),
+        "a variable that it takes of tasks (env.NAME=), and no others, NAME or PREFIX*; where --allow-command"
+        " limits what it runs, or --allow-type to neither shell nor script, it takes those alone",
+    )
     users: tuple[str, ...] = setting(
         Kind("USER", check_user_name),
         "none",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ORDER_KEY_NAME = "order.key"  # in the data directory
 KEY_NAME = "key"  # of the file, in the data directory; and of the systemd credential
+WEB_KEY_NAME = "web.key"  # in the data directory: what sessions at the HTTP door are signed with
 FOR_EVER = "without it no secret could be opened any more"
 _NONCE_BYTES = 12
 

@@ -3,7 +3,7 @@
 A backup is a plain tar file: what people keep in the directory (tasks.db, calendars, the secret),
 then the journal as far as it was on disk at one moment, and last of all `MANIFEST`, a line for
 each file with its size and CRC. So a file that was cut short, or changed, is known for one before
-anything is restored from it. Not in it: the lock, sockets, both keys, other backups, and
+anything is restored from it. Not in it: the lock, sockets, the keys, other backups, and
 the local worker's reports on their way, which belong to jobs of this machine.
 
 Journal files are only ever replaced by others that tell the same; whoever calls `archive` sees to
@@ -38,7 +38,7 @@ from ..host.disk import (
     sync_directory,
     write_atomically,
 )
-from ..host.vault import KEY_NAME, ORDER_KEY_NAME
+from ..host.vault import KEY_NAME, ORDER_KEY_NAME, WEB_KEY_NAME
 from . import apart
 from .check import examine
 from .files import JOURNAL_NAME, RESTORED, UNPACKED, journal_dir, list_all
@@ -48,6 +48,9 @@ MANIFEST = "MANIFEST"
 SUFFIX = ".tar"
 CHUNK_BYTES = 1024 * 1024
 OUTPUT_NAME = f"{JOURNAL_NAME}/{apart.FOLDER}"
+# What the key opens is in the journal, and so are what orders are sealed with and who is signed in: whoever
+# had the keys as well would have all secrets, could sign orders, and be any of those who are signed in.
+_NOT_TAKEN = (LOCK_NAME, KEY_NAME, ORDER_KEY_NAME, WEB_KEY_NAME)
 
 
 # --- making one ----------------------------------------------------------------------------------
@@ -94,9 +97,7 @@ def _members(data: Path, upto: Segment) -> Iterator[_Member]:
 
 
 def _is_taken(path: Path) -> bool:
-    # What the key opens is in the journal, and what sessions are sealed with: whoever had the keys as well
-    # would have all secrets, and could sign orders.
-    return path.name not in (LOCK_NAME, KEY_NAME, ORDER_KEY_NAME) and path.suffix != SUFFIX
+    return path.name not in _NOT_TAKEN and path.suffix != SUFFIX
 
 
 def _pack(members: list[_Member], about: dict[str, str | int]) -> Iterator[bytes]:

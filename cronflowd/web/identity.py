@@ -28,6 +28,7 @@ from ..base.errors import Exit, Fatal
 from ..host.clock import wall_now
 from ..host.config import WebSettings
 from ..host.secrets import make_key, read_secret
+from ..host.vault import WEB_KEY_NAME
 from .envelope import Refused
 from .guard import NOBODY, SAFE
 from .line import Caller, Daemon, account, bearer
@@ -35,7 +36,6 @@ from .line import Caller, Daemon, account, bearer
 COOKIE = "cronflowd"
 CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf"
 ACCESS_S, COOKIE_S = 15 * 60, 7 * 86_400
-KEY_NAME = "web.key"
 MIN_KEY_BYTES = 32
 MAX_SHOWN_BYTES = 4096  # of what somebody shows
 ALGORITHM = "HS256"  # the one that is taken: what a token says of itself chooses nothing
@@ -120,7 +120,7 @@ class Identity:
 def make_identity(settings: WebSettings) -> Identity:
     """With the key in the data directory, made at first need. Raises Fatal."""
     is_tls = settings.tls_cert is not None or (settings.http_url or "").startswith("https:")
-    return Identity(_read_key(settings.data / KEY_NAME), is_tls)
+    return Identity(_read_key(settings.data / WEB_KEY_NAME), is_tls)
 
 
 def _read_key(path: Path) -> bytes:

@@ -42,6 +42,7 @@ AT_A_TIME = 4
 AN_HOUR = 3  # mails to one account: nobody's mailbox is filled by others
 MAX_NAME = 200  # characters, of what people are shown
 MAX_TRIES = 20  # names for an account, where others have the first ones
+NEED_NO_ACCOUNT = ("admin", "root", "cronflowd")  # the token file's own, and users of the daemon's machine
 PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 Text = Annotated[str, msgspec.Meta(max_length=256)]
@@ -192,6 +193,8 @@ async def _make(request: AnyRequest, new: Registration, kind: str) -> str | None
     base = new.username or account_name(new.name) or account_name(new.email.partition("@")[0]) or "user"
     others = [] if new.username else [f"{base[:60]}-{number}" for number in range(2, MAX_TRIES)]
     for name in [base, *others]:
+        if "first" not in kind and await _is_somebodys(daemon, name):
+            continue
         try:
             await daemon.ask(f"USER ADD {name} {kind} {' '.join(options)}")
         except Refusal as refusal:
@@ -204,6 +207,15 @@ async def _make(request: AnyRequest, new: Registration, kind: str) -> str | None
         else:
             return name
     return None
+
+
+async def _is_somebodys(daemon: Daemon, name: str) -> bool:
+    """Whether tasks are, or would be, another one's of that name.
+
+    That is who needs no account here, and who has none any more: whoever took the name would have his tasks.
+    """
+    own, tasks = await daemon.ask_all(["WHOAMI", f"LIST owner={name} limit=1"])
+    return name.lower() in {*NEED_NO_ACCOUNT, own.check().status["name"].lower()} or bool(tasks.check().rows)
 
 
 def account_name(text: str) -> str:

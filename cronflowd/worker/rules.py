@@ -13,6 +13,7 @@ from contextlib import suppress
 from fnmatch import fnmatchcase
 
 from ..host.config import WorkerSettings
+from ..tasks.kinds import TYPES
 from .executors.job import Order
 
 log = logging.getLogger(__name__)
@@ -23,6 +24,10 @@ class Rules:
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._commands, self._types = settings.allow_command, settings.allow_type
+        # By a variable (BASH_ENV, PERL5OPT, LD_PRELOAD and many more) a program carries out any other. So
+        # where commands are limited, or no type runs whatever is said, variables are as well.
+        runs_anything = not self._commands and {"shell", "script"}.intersection(self._types or TYPES)
+        self._variables = settings.allow_env or (("*",) if runs_anything else ())
         users = settings.users if os.geteuid() == 0 else ()
         if settings.users and not users:
             log.warning(
@@ -39,6 +44,10 @@ class Rules:
             return "type", f"this worker runs no {order.type} jobs (--allow-type)"
         if self._commands and not any(fnmatchcase(order.command, glob) for glob in self._commands):
             return "command", "its command is none of those that this worker runs (--allow-command)"
+        for option in order.options:
+            name = option.removeprefix("env.")
+            if name != option and not any(fnmatchcase(name, glob) for glob in self._variables):
+                return "env", f"this worker takes no variable {name} of a task (--allow-env)"
         user = order.options.get("user")
         if user is not None and user not in self.users:
             return "user", f"this worker runs nothing as {user} (--users)"

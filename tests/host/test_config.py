@@ -89,7 +89,7 @@ SAMPLES = {  # a text for each kind of value, and for the settings that are part
     "http_private": "refuse", "http_url": "http://x", "cors_origin": "http://x", "handed": "7",
     "notify": "lost:https://example.org/", "notify_limit": "3/1d",
     "silent_hook": "x",
-    "pass_env": "AWS_*",
+    "pass_env": "AWS_*", "allow_env": "PG*",
     "smtp_tls": "required", "retry": "fixed:3:1s", "overlap": "queue", "keep": "9",
     "smtp_from": "cron@example.org", "allow_command": "x *", "allow_type": "http", "users": "ann",
 }  # fmt: skip

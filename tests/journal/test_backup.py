@@ -31,7 +31,7 @@ def life(tmp_path: Path) -> Iterator[Life]:
             compaction.compact(journal_dir(one.data), 10**9)
     (one.data / "days").write_text("2026-12-24\n")
     (one.data / "token").write_text("secret\n")
-    for key in ("key", "order.key"):
+    for key in ("key", "order.key", "web.key"):
         (one.data / key).write_text("in no backup\n")
     yield one
     one.close()

@@ -96,6 +96,21 @@ async def test_a_longer_body_is_refused_as_it_comes(length: int | None) -> None:
     assert b'"too-long"' in sent[1]["body"]
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "status"),
+    [
+        ("application/x-www-form-urlencoded", 1000, 200),
+        ("application/x-www-form-urlencoded", 1002, 413),
+        ("Application/X-WWW-Form-Urlencoded; charset=utf-8", 400_000, 413),
+        ("application/json", 400_000, 200),
+    ],
+)
+async def test_a_form_of_very_many_fields_is_not_read(kind: str, fields: int, status: int) -> None:
+    """Each costs far more than its bytes: two such forms kept everybody else waiting for a second."""
+    sent = await answered("localhost", b"&".join([b"a"] * fields), method="POST", said={"content-type": kind})
+    assert sent[0]["status"] == status
+
+
 async def test_headers_forbid_what_no_page_of_ours_needs() -> None:
     """A handler's own go before; HSTS only where it can be kept."""
     plain, sealed = await answered("localhost"), await answered("localhost", tls_cert=Path("x"))

@@ -398,6 +398,23 @@ async def test_no_name_brings_an_option_of_its_own(tmp_path: Path, name: str) ->
         assert [row["role"] for row in await daemon.say("USER LIST") if row["desc"] == name] == ["user"]
 
 
+@pytest.mark.parametrize("name", ["admin", "Admin", "root", "me", "gone", "ci"])
+async def test_who_registers_is_nobody_who_has_tasks_already(tmp_path: Path, name: str) -> None:
+    """They would be his: those of whoever holds the token file, or the socket, and of who was removed."""
+    async with a_house(tmp_path, allow_registration=True) as (app, daemon):
+        me = (await daemon.ask("WHOAMI")).status["name"]
+        await daemon.say("ADD name=one @daily x")
+        for owner in ("gone", "ci"):
+            await daemon.say(f"ADD owner={owner} @daily x")
+        taken = me if name == "me" else name
+        register = Browser(app, AWAY).post
+        refused = await register("/api/v1/auth/register", JOHN | {"username": taken})
+        assert refused.error == (409, "exists")
+        other = (await register("/api/v1/auth/register", JOHN | {"name": taken})).data["user"]["id"]
+        assert other == f"{taken.lower()}-2"
+        assert await daemon.say(f"LIST owner={other}") == []
+
+
 def test_an_account_s_name_comes_from_its_owner_s() -> None:
     """It is typed by people and stands in logs."""
     for text, name in (
