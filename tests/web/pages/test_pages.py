@@ -483,6 +483,17 @@ async def test_what_a_job_waits_for_in_vain_stands_on_its_page(tmp_path: Path) -
         assert text.count("no connected worker can do custom:nope: its runs wait for one") == 1
 
 
+async def test_the_form_offers_the_workers_and_the_handlers_there_are(tmp_path: Path) -> None:
+    """Nobody knows by heart what another machine calls itself."""
+    async with _house(tmp_path) as (browser, daemon):
+        assert "There are" not in (await browser.get("/jobs/new")).text
+        await daemon.world.play("w", None, "HELLO name=pi slots=4 can=shell,custom:backup,custom:greet")
+        text = (await browser.get("/jobs/new")).text
+        places = re.findall('<option value="([^"]*)">', text.partition('<datalist id="places">')[2])
+        assert places == ["any", "all", "pi"] and 'list="places"' in text
+        assert "data goes to it. There are: backup, greet." in text
+
+
 async def test_what_was_to_run_once_and_failed_has_not_gone_well_again(tmp_path: Path) -> None:
     """It is gone, so FAILED does not name it; and the first page said that nothing needs anybody."""
     async with _house(tmp_path) as (browser, daemon):
