@@ -78,6 +78,9 @@ def add(text: str, context: Context) -> o.AddTask:
     try:
         schedule, command = split_schedule(rest)
     except Refusal as refusal:
+        for key in options:  # one that is none may be why: cron=@daily
+            if key not in ("name", *RULES) and not key.startswith(("env.", "header.")):
+                raise Refusal("bad-option", no_option(key), key) from None
         raise Refusal(refusal.code, refusal.message + _meant_option(options, rest), refusal.option) from None
     if SUSPECT.match(command) and options.get("type", "shell") in PROGRAMS:
         if rest[0] != '"':
