@@ -62,7 +62,7 @@ def add(text: str, context: Context) -> o.AddTask:
     if text[:1] == "{":
         record = _record(text, context)
         flags = _flags(record)
-        task_id, spec = parse_record(record, context.default_tz)
+        task_id, spec = parse_record(record, context.default_tz, context.now)
         return o.AddTask(spec, task_id, **flags)
     options, rest = split_options(text, True)
     if "from" in options:
@@ -78,6 +78,9 @@ def add(text: str, context: Context) -> o.AddTask:
     try:
         schedule, command = split_schedule(rest)
     except Refusal as refusal:
+        for key in options:  # one that is none may be why: cron=@daily
+            if key not in ("name", *RULES) and not key.startswith(("env.", "header.")):
+                raise Refusal("bad-option", no_option(key), key) from None
         raise Refusal(refusal.code, refusal.message + _meant_option(options, rest), refusal.option) from None
     if SUSPECT.match(command) and options.get("type", "shell") in PROGRAMS:
         if rest[0] != '"':
@@ -194,7 +197,7 @@ def _once(text: str, context: Context) -> tuple[dict[str, Any], str | None]:
 def _one_off(moment_at: datetime, options: dict[str, Any], command: str | None, context: Context) -> TaskSpec:
     schedule = f"@at {format_time(moment_at)}"
     if command is None:
-        return parse_record({"schedule": schedule} | options, context.default_tz)[1]
+        return parse_record({"schedule": schedule} | options, context.default_tz, context.now)[1]
     if options.get("type", "shell") in PROGRAMS:
         check_no_schedule(command)
     return _spec(schedule, options, command, context.default_tz, context)

@@ -30,7 +30,7 @@ from ..engine.state import State
 from ..schedules.describe import describe, describe_anchor, describe_changes, format_cron
 from ..schedules.forecast import ClockChanges, Comparison, Moment
 from ..schedules.schedule import Row as MomentRow
-from ..schedules.schedule import Schedule, parse_schedule
+from ..schedules.schedule import Schedule, parse_schedule, settle_schedule
 from ..schedules.timetable import Timetable
 from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
 from ..tasks.kinds import TYPES
@@ -390,7 +390,7 @@ def show_next(state: State, query: q.ShowNext, now: datetime) -> Reply:
     """NEXT: moments to come, with what is special about them."""
     from_at = max(query.from_at or now, to_instant(FIRST_S))
     if query.schedule:
-        rows = _asked_schedule(query, state).rows(from_at, now)
+        rows = _asked_schedule(query, state, now).rows(from_at, now)
     else:
         task = find_task(state, query.ref)
         rows = moments_to_come(state, task, from_at)
@@ -411,8 +411,9 @@ def _one_at_a_time(rows: Iterable[Row]) -> Iterator[Row | None]:
         yield row
 
 
-def _asked_schedule(query: q.ShowNext | q.DescribeSchedule, state: State) -> Schedule:
-    schedule = parse_schedule(query.schedule, query.tz or state.default_tz)
+def _asked_schedule(query: q.ShowNext | q.DescribeSchedule, state: State, now: datetime) -> Schedule:
+    zone = query.tz or state.default_tz
+    schedule = parse_schedule(settle_schedule(query.schedule, zone, now), zone)
     if query.tz and schedule.tz != query.tz:
         raise Refusal("bad-option", f"tz={query.tz} contradicts the schedule, which says {schedule.tz}", "tz")
     return schedule
@@ -421,7 +422,7 @@ def _asked_schedule(query: q.ShowNext | q.DescribeSchedule, state: State) -> Sch
 def describe_schedule(state: State, query: q.DescribeSchedule, now: datetime) -> Reply:
     """DESCRIBE: a schedule in English, and what a clock change does to it."""
     if query.schedule:
-        schedule = _asked_schedule(query, state)
+        schedule = _asked_schedule(query, state, now)
         next_at, start_at = schedule.next_after(now, now), None
     else:
         task = find_task(state, query.ref)

@@ -20,6 +20,7 @@ from ..base.names import check_name, id_of_name
 from ..base.replies import NOTE_COLUMNS, Reply, Row
 from ..base.text import escape, format_option, format_time
 from ..base.walks import Numbered, Parted, Steps
+from ..schedules.schedule import settle_schedule
 from ..schedules.words import named_zone
 from ..schedules.zones import FIRST_S, to_instant
 from ..tasks.options import check_given, masked, set_options
@@ -219,9 +220,10 @@ def set_spec(state: State, task: Task, given: dict[str, str], now: datetime) -> 
         _check_free(state, name, task.id)
     if old.unread is not None:  # whole again with these words, or still refused
         kept = {key: value for key, value in old.unread.record.items() if key not in unset}
-        _, spec = parse_record(kept | words | {"jobName": name}, state.default_tz)
+        _, spec = parse_record(kept | words | {"jobName": name}, state.default_tz, now)
         return _settled(state, spec, old.name)
     command, text = words.pop("command", old.command), words.pop("schedule", old.schedule.text)
+    text = settle_schedule(text, words.get("tz", old.options.tz) or state.default_tz, now)
     zone = old.schedule.tz
     if text != old.schedule.text or "tz" in words:
         zone = named_zone(text) or state.default_tz

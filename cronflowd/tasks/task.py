@@ -31,7 +31,7 @@ from ..base.errors import Refusal, naming
 from ..base.names import check_name, id_of_name
 from ..base.nearest import meant
 from ..base.text import escape, format_time
-from ..schedules.schedule import Schedule, make_unreadable, parse_schedule
+from ..schedules.schedule import Schedule, make_unreadable, parse_schedule, settle_schedule
 from ..schedules.timetable import Moments, make_moments
 from ..schedules.words import named_zone
 from ..schedules.zones import EPOCH, load_zone, parse_time
@@ -358,9 +358,10 @@ def _readable_options(record: dict[str, Any], default_tz: str) -> Options:
     return options
 
 
-def parse_record(record: object, default_tz: str) -> tuple[int | None, TaskSpec]:
+def parse_record(record: object, default_tz: str, now: datetime | None = None) -> tuple[int | None, TaskSpec]:
     """A JSON object of tasks.db or `ADD {…}` as (id or None, definition).
 
+    Without `now`, as for a file that may be read again later, what counts from now is refused.
     Raises Refusal (`bad-line`, or the code of the part that is wrong), naming the key.
     """
     if not isinstance(record, dict):
@@ -375,7 +376,9 @@ def parse_record(record: object, default_tz: str) -> tuple[int | None, TaskSpec]
     texts = {key: _option_text(key, value) for key, value in words.items() if key not in RECORD_TEXTS}
     name = _text(words, "jobName", "")
     schedule, command = _text(words, "schedule", None), _text(words, "command", None)
-    options = set_options(DEFAULTS, texts, named_zone(schedule) or default_tz)
+    if now:
+        schedule = settle_schedule(schedule, texts.get("tz") or default_tz, now)
+    options = set_options(DEFAULTS, texts, named_zone(schedule) or default_tz, now)
     spec = make_spec(name, schedule, command, options, default_tz)
     return task_id, evolve(spec, pause=pause) if pause else spec
 

@@ -183,9 +183,11 @@ def _say_name(words: Words, body: JobBody, old: Job | None) -> None:
     name = (body.name or "").strip()
     if body.name is not None and not name:
         raise Wrong("bad-option", "a name is not empty", "name")
-    is_name = "jobName" not in words and _NAME.fullmatch(name)
+    # What the daemon knows it by was said once, or made of its first name: others may refer to it so.
+    fixed = words.get("jobName") or (old.job_name if old and old.name != old.job_name else "")
+    is_name = name == fixed if fixed else bool(_NAME.fullmatch(name))
     words.say("title", "" if is_name else name, "name")
-    if is_name or ("jobName" not in words and name and not old):
+    if not fixed and (is_name or (name and not old)):
         words.say("jobName", name if is_name else slug(name), "name")
 
 

@@ -24,7 +24,8 @@ from tests.lib.lines import CONTEXT, refusal
      ("STATE", "STATUS"), ("CHANGELOG", "HISTORY"), ("SECURITY", "AUDIT"), ("ACCOUNTS", "USER"),
      ("PASSWD", "USER"),
      ("ME", "WHOAMI"), ("HEARTBEAT", "BEAT"),
-     ("AGENTS", "WORKERS"), ("?", "HELP")],
+     ("AGENTS", "WORKERS"), ("CALENDAR", "NEXT"), ("ANALYTICS", "STATS"), ("ROLE", "USER"),
+     ("VERSIONS", "HISTORY"), ("?", "HELP")],
 )  # fmt: skip
 def test_an_unknown_verb_names_the_nearest(verb: str, meant: str) -> None:
     """People come from other systems, and nobody reads a manual for one word."""
@@ -75,6 +76,12 @@ def test_an_unknown_option_or_value_names_the_nearest(words: str, meant: str) ->
 def test_what_is_said_elsewhere_is_told_where(words: str, hint: str) -> None:
     """There is no such option, but there is the thing."""
     assert hint in refusal(f"ADD {words} @daily x")
+
+
+@pytest.mark.parametrize("line", ["ADD cron=@daily x", 'ADD schedule="every 5 minutes" x'])
+def test_a_schedule_that_is_said_as_an_option_is_told_where_it_stands(line: str) -> None:
+    """What is left is no schedule then; it was said that this belongs to the value of cron=."""
+    assert refusal(line).endswith("the schedule stands by itself after the options")
 
 
 @pytest.mark.parametrize(

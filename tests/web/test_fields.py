@@ -177,6 +177,12 @@ def test_a_name_for_people_makes_one_for_the_daemon() -> None:
         JobBody(name="Updated Job Name"), made({"name": "Old one", "command": "x", **EVERY_DAY})
     )
     assert renamed == {"title": "Updated Job Name"}
+    own = made({"id": "my-own-id", "name": "Old one", "command": "x", **EVERY_DAY})
+    for name in ("sync", "New one"):  # an id that was said stays, be the new name one or not
+        assert to_words(JobBody(name=name), own) == {"title": name}
+    assert to_words(JobBody(name="my-own-id"), own) == {"title": ""}
+    plain = made({"name": "backup", "command": "x", **EVERY_DAY})
+    assert to_words(JobBody(name="backup2"), plain) == {"title": "", "jobName": "backup2"}
 
 
 def test_another_payload_takes_the_place_of_all_of_the_old_one() -> None:

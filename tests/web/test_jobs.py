@@ -264,6 +264,25 @@ def test_a_parameter_that_is_wrong_is_told_with_those_there_are(tmp_path: Path) 
     trio.run(ask)
 
 
+def test_a_moment_may_be_said_in_words(tmp_path: Path) -> None:
+    """As netcat takes it: it counts from when it is said."""
+
+    async def make() -> None:
+        async with an_api(tmp_path) as (browser, _):
+            for name, when in (
+                ("a", {"scheduledAt": "tomorrow at 8 AM", "timezone": "Asia/Tokyo"}),
+                ("b", {"schedule": "tomorrow at 8 AM in Asia/Tokyo"}),
+            ):
+                job = (await browser.post(f"{API}/jobs", {"name": name, "command": "x", **when})).data
+                assert (job["scheduleType"], job["scheduledAt"]) == ("scheduled", "2030-01-01T23:00:00Z")
+            later = await browser.post(f"{API}/jobs/a/reschedule", {"scheduledAt": "in 2 hours"})
+            assert later.data["nextRunAt"] == "2030-01-01T14:00:00Z"
+            seen = await browser.post(f"{API}/inspector/preview", {"cron": "in 10 minutes"})
+            assert [each["utc"] for each in seen.data["occurrences"]] == ["2030-01-01T12:10:00Z"]
+
+    trio.run(make)
+
+
 def test_nobody_undoes_unseen_what_another_has_changed(tmp_path: Path) -> None:
     """With If-Match; without it both changes hold, since each says one thing alone."""
 

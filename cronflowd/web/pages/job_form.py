@@ -28,7 +28,9 @@ FIELD_OF_CODE = {
     "bad-schedule": "schedule", "exists": "name", "cycle": "after", "not-found": "after", "syntax": "command",
 }  # fmt: skip
 IDEAS = (
+    ("* * * * *", "every minute"),
     ("every 5 minutes", "every 5 minutes"),
+    ("@hourly", "every hour"),
     ("daily at 3 AM", "every night"),
     ("0 9 * * 1-5", "weekdays at 9"),
     ("weekly on monday", "every Monday"),
@@ -99,6 +101,10 @@ async def _form(
     preview = await preview_of(visit, fields.get("schedule", ""), fields.get("tz", ""))
     kind = fields.get("type") or "shell"
     here = {row["type"]: row["count"] for row in types}
+    workers = sorted({name for row in types for name in (row["workers"] or "").split(",") if name})
+    handlers = ", ".join(work.removeprefix("custom:") for work in here if work.startswith("custom:"))
+    label, like, hint = COMMANDS["custom"]
+    custom = (label, like, f"{hint} There are: {handlers}." if handlers else hint)
     return visit.page(
         "job_form.html",
         f"SET {ref} key=value …" if ref else "ADD [key=value …] SCHEDULE COMMAND",
@@ -109,7 +115,8 @@ async def _form(
         wrong=field_of(error) if error else "",
         kind=kind if kind in COMMANDS else "shell",
         types=[(each, here.get(each, 0)) for each in TYPES],
-        commands=COMMANDS,
+        commands=COMMANDS | {"custom": custom},
+        places=("any", "all", *workers),
         choices=CHOICES,
         defaults=DEFAULTS,
         ideas=IDEAS,

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import orjson
 import pytest
@@ -15,6 +15,7 @@ import pytest
 from cronflowd.base.errors import Refusal
 from cronflowd.journal.journal import FileJournal
 from cronflowd.web.line import Unreachable
+from cronflowd.web.pages import job_form
 from tests.lib.asgi import Browser, InMemory, Response, a_door
 from tests.lib.web_api import make_app
 
@@ -481,6 +482,29 @@ async def test_what_a_job_waits_for_in_vain_stands_on_its_page(tmp_path: Path) -
         answer = await _send(browser, "/jobs/new", type="custom", command="nope", schedule="@daily")
         text = (await browser.get(answer.headers["location"].partition("?")[0])).text
         assert text.count("no connected worker can do custom:nope: its runs wait for one") == 1
+
+
+async def test_the_form_offers_the_workers_and_the_handlers_there_are(tmp_path: Path) -> None:
+    """Nobody knows by heart what another machine calls itself."""
+    async with _house(tmp_path) as (browser, daemon):
+        assert "There are" not in (await browser.get("/jobs/new")).text
+        await daemon.world.play("w", None, "HELLO name=pi slots=4 can=shell,custom:backup,custom:greet")
+        text = (await browser.get("/jobs/new")).text
+        places = re.findall('<option value="([^"]*)">', text.partition('<datalist id="places">')[2])
+        assert places == ["any", "all", "pi"] and 'list="places"' in text
+        assert "data goes to it. There are: backup, greet." in text
+
+
+@pytest.mark.parametrize("schedule", [value for value, _ in job_form.IDEAS])
+async def test_what_the_form_offers_as_a_schedule_is_one(tmp_path: Path, schedule: str) -> None:
+    """`@at tomorrow at 8 AM` was refused under the button that had filled it in."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=first @daily x")
+        preview = await browser.get(f"/jobs/preview?schedule={quote(schedule)}")
+        assert "refusal" not in preview.text and "refused" not in preview.text
+        after = {"after": "first"} if schedule == "@after" else {}
+        answer = await _send(browser, "/jobs/new", type="shell", command="x", schedule=schedule, **after)
+        assert (answer.status, answer.headers["location"]) == (303, "/jobs/2?done=added")
 
 
 async def test_what_was_to_run_once_and_failed_has_not_gone_well_again(tmp_path: Path) -> None:
