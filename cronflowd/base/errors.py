@@ -45,6 +45,7 @@ class Refusal(Exception):
         self.code = code
         self.message = message
         self.option = option  # which one of the order's it is about, for programs; empty: none alone
+        self.as_of: dict[str, float] = {}  # as in Reply
 
 
 @contextmanager

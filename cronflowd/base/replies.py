@@ -37,6 +37,7 @@ class Reply(msgspec.Struct):
     columns: Sequence[str] = ()
     rows: Iterable[Sequence[Any] | None] = ()  # None: nothing yet, others first
     count_key: str = ""  # set: the status line begins with `OK <rows>`, counted while they are written
+    as_of: dict[str, float] = msgspec.field(default_factory=dict)  # how old it may be, at the line's end
 
     @classmethod
     def counted(
@@ -140,17 +141,23 @@ def format_status(reply: Reply, as_json: bool, rows: int = 0) -> str:
     if as_json:
         counted = {reply.count_key: rows} if reply.count_key else {}
         values = {key: _json_value(value) for key, value in reply.values.items()}
-        return to_json({"ok": True} | counted | values)
+        return to_json({"ok": True} | counted | values | reply.as_of)
     counted_text = f" {rows}" if reply.count_key else ""
-    return f"OK{counted_text} {reply.text}" if reply.text else f"OK{counted_text}"
+    text = f" {reply.text}" if reply.text else ""
+    return f"OK{counted_text}{text}{_aged(reply.as_of)}"
+
+
+def _aged(as_of: dict[str, float]) -> str:
+    return "".join([f" {key}={value}" for key, value in as_of.items()])
 
 
 def format_refusal(refusal: Refusal, as_json: bool) -> str:
     """The `ERR` line. Messages are single lines by construction; escaping makes sure."""
     if as_json:
         about = {"option": refusal.option} if refusal.option else {}
-        return to_json({"ok": False, "code": refusal.code, "message": refusal.message} | about)
-    return f"ERR {refusal.code} {_one_line(refusal.message)}"
+        told = {"ok": False, "code": refusal.code, "message": refusal.message}
+        return to_json(told | about | refusal.as_of)
+    return f"ERR {refusal.code} {_one_line(refusal.message)}{_aged(refusal.as_of)}"
 
 
 def _one_line(message: str) -> str:

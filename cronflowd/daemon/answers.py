@@ -8,7 +8,8 @@ which that connection waits and nobody else.
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from itertools import chain
@@ -150,29 +151,42 @@ class Answers:
         if verb.always:
             return verb.always
         if verb.answer:
-            answer: Answer = getattr(self, f"_{verb.answer}")(question, session)
-            return self._as_of(answer) if session.is_local and verb.name in FROM_MEMORY else answer
+            find: Callable[[Any, Session], Answer] = getattr(self, f"_{verb.answer}")
+            is_of_memory = session.is_local and verb.name in FROM_MEMORY
+            return self._find_as_of(find, question, session) if is_of_memory else find(question, session)
         if type(question) not in _SLOW or (type(question) is o.AddTask and not question.spec.options.skip):
             return self._submit(question, session, now)
         if calendars := _calendars_of(question):
             return self._learn_first(calendars, question, session)
         return self._submit(question, session, now)
 
-    def _as_of(self, answer: Answer) -> Answer:
+    def _find_as_of(self, find: Callable[[Any, Session], Answer], question: Any, session: Session) -> Answer:
         """After LOCAL: with how old it may be, and how many records this node lacks."""
+        with self._as_of() as as_of:
+            answer = find(question, session)
         if not isinstance(answer, Reply):
-            return self._as_of_later(answer)
-        assert self.node
-        stale_s, behind = self.node.lag(self.core)
-        values = answer.values | {"stale": stale_s, "behind": behind}
-        return replace(
-            answer, text=f"{answer.text} stale={stale_s:.1f} behind={behind}".strip(), values=values
-        )
+            return self._wait_as_of(answer)
+        answer.as_of = as_of
+        return answer
 
-    async def _as_of_later(self, answer: Coroutine[Any, Any, Reply]) -> Reply:
-        told = self._as_of(await answer)
-        assert isinstance(told, Reply)
-        return told
+    async def _wait_as_of(self, answer: Coroutine[Any, Any, Reply]) -> Reply:
+        with self._as_of() as as_of:
+            reply = await answer
+        reply.as_of = as_of
+        return reply
+
+    @contextmanager
+    def _as_of(self) -> Iterator[dict[str, float]]:
+        """That nothing is known of it may be as old."""
+        assert self.node
+        as_of: dict[str, float] = {}
+        try:
+            yield as_of
+        except Refusal as refusal:
+            refusal.as_of = as_of
+            raise
+        finally:
+            as_of["stale"], as_of["behind"] = self.node.lag(self.core)
 
     def _submit(self, question: Any, session: Session, now: datetime | None = None) -> Answer:
         if session.known.rank < USER:

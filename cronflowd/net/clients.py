@@ -670,7 +670,9 @@ def _pieces(reply: Reply, as_json: bool, width: int | None) -> Iterator[str]:
                 lines, size = [], 0
         lines.append(format_status(reply, as_json, rows))
     except Exception as error:  # noqa: BLE001 - the reply still needs its status line
-        lines.append(format_refusal(_as_refusal(error), as_json))
+        refusal = _as_refusal(error)
+        refusal.as_of = reply.as_of
+        lines.append(format_refusal(refusal, as_json))
     yield "\n".join(lines)
 
 

@@ -47,6 +47,7 @@ AGAIN_S = 1.0  # when the daemon does not answer
 BEAT = b": beat\n\n"
 HEADERS = {"X-Accel-Buffering": "no"}
 KIND = "text/event-stream"
+ALL, NOW = (0, 0.0), (10**18, math.inf)
 WHO_MAY = frozenset({"account-set", "account-removed", "token-revoked", "login-ended"})
 
 
@@ -57,12 +58,14 @@ class Event:
     seq: str
     job: int | None
     data: bytes
+    place: tuple[int, float]  # where it stands; one without a number is newer than all
 
 
 def to_event(row: Row) -> Event:
     seq = str(row["seq"] or "")
     head = b"id: %b\n" % seq.encode() if seq else b""
-    return Event(seq, row["id"], b"%bdata: %b\n\n" % (head, orjson.dumps(row)))
+    place = _place(seq) if seq else NOW
+    return Event(seq, row["id"], b"%bdata: %b\n\n" % (head, orjson.dumps(row)), place)
 
 
 def _place(seq: str) -> tuple[int, float]:
@@ -76,13 +79,14 @@ class Reader:
     """Somebody's place."""
 
     job: int | None = None  # only what is about it
+    after: tuple[int, float] | None = None  # what is not newer is not told; None: it comes for what is new
     events: deque[Event] = field(factory=deque)
     is_cut: bool = False
     is_doubted: bool = True  # who may look has changed, or may have while nobody told of it
     _woken: trio.Event = field(factory=trio.Event)
 
     def tell(self, event: Event) -> None:
-        if self.job not in (None, event.job):
+        if self.job not in (None, event.job) or (self.after and event.place <= self.after):
             return
         self.events.append(event)
         self.is_cut |= len(self.events) > MAX_BEHIND
@@ -120,6 +124,7 @@ class Feed:
         self._doubts = 0  # how often it was told that somebody may look no longer
         self._after = ""  # what is kept begins right after this one; empty = it is not known
         self._begun: trio.Event | None = None  # set: WATCH is answered, and nothing is missed from here on
+        self._upto: tuple[int, float] | None = None  # what had happened when it was
 
     async def join(self, reader: Reader, since: str | None) -> None:
         """From now on it is told. Raises Refused where there are too many, and Unreachable."""
@@ -131,12 +136,20 @@ class Feed:
             self._after = since or ""
             # It outlives the request that began it, and ends with the last reader.
             trio.lowlevel.spawn_system_task(self._run, self._begun)
+        if since:  # the first one is told all that follows, and others what follows theirs
+            reader.after = ALL if since == self._after else _place(since)
+        self._place(reader)
         begun = self._begun
         with trio.move_on_after(BEGIN_S):
             await begun.wait()
         if not begun.is_set():
             self.readers.discard(reader)
             raise Unreachable("it does not say what happens")
+
+    def _place(self, reader: Reader) -> None:
+        """What is new since WATCH began is told to all; what the first one has missed, to him."""
+        if self._upto:
+            reader.after = min(reader.after or self._upto, self._upto)
 
     async def check(self, asker: Asker, is_new: bool = False) -> None:
         """Raises Refusal where he may look no longer; later on it is asked once for all that he has open."""
@@ -181,7 +194,7 @@ class Feed:
                     await trio.sleep(AGAIN_S)
         except Exception:
             log.exception("what happens")
-        self._begun = None
+        self._begun = self._upto = None
         self.kept.clear()
         for reader in self.readers:  # none, but for a fault of ours
             reader.is_cut = True
@@ -192,6 +205,9 @@ class Feed:
         async with self._daemon.follow(said, GATEWAY) as connection:
             begins = await connection.begin()
             self._after = self._after or str(begins["seq"])
+            self._upto = self._upto or (int(begins["seq"]), math.inf)
+            for reader in self.readers:
+                self._place(reader)
             begun.set()
             self._doubt()
             while self.readers:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
+import orjson
 import pytest
 import trio
 
+from cronflowd.base.errors import Refusal
+from cronflowd.base.replies import format_refusal
 from cronflowd.daemon.cluster import FencedGate
 from cronflowd.daemon.standby import _is_ours
 from cronflowd.journal.etcd import Lease
+from cronflowd.net.clients import Session, _pieces
 from cronflowd.net.listeners import Connection
 from cronflowd.net.outbox import Outbox
+from tests.lib.access_driver import House, a_house
 from tests.lib.fake_etcd import FakeEtcd
 from tests.lib.waiting import PATIENCE_S
 from tests.net.test_tls import Ends, ends
@@ -81,3 +89,37 @@ async def test_what_ends_amid_its_first_word_is_waited_for_no_longer(
             assert await _is_ours(connection) is is_ours
             assert await connection.receive_some() == said
         connection.close()
+
+
+async def told(house: House, session: Session, line: str, as_json: bool = False) -> str:
+    """The status line that comes of a line."""
+    try:
+        reply = await house.ask(session, line)
+        return "".join(_pieces(reply, as_json, None)).splitlines()[-1]
+    except Refusal as refusal:
+        return format_refusal(refusal, as_json)
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        ("LIST count=yes", "OK 1 total=1"), ("RUNS count=yes", "OK 0 total=0"), ("GET a @1", "OK 1"),
+        ("GET a @2", "ERR not-found "), ("GET b", "ERR not-found "), ("LOG 7", "ERR not-found "),
+        ("HISTORY b", "ERR not-found "),
+    ],
+)  # fmt: skip
+async def test_after_local_each_answer_from_memory_says_how_old_it_may_be(
+    tmp_path: Path, line: str, text: str
+) -> None:
+    """That there is no such task may be what was so before; and totals are told as by the leader."""
+    house = await a_house(tmp_path)
+    root = house.session("root", "admin")
+    await house.ask(root, "ADD name=a @daily x")
+    house.answers.node = cast(Any, SimpleNamespace(lag=lambda core: (0.3, 2)))
+    plain = await told(house, root, line)
+    root.is_local = True
+    assert plain.startswith(text)
+    assert await told(house, root, line) == f"{plain} stale=0.3 behind=2"
+    as_json = orjson.loads(await told(house, root, line, as_json=True))
+    assert (as_json["stale"], as_json["behind"], as_json["ok"]) == (0.3, 2, text.startswith("OK"))
+    assert "stale" not in await told(house, root, "GET a b")

@@ -129,6 +129,38 @@ def test_the_first_to_come_back_gets_what_nobody_followed(tmp_path: Path) -> Non
     trio.run(look)
 
 
+def name_of(event: events.Event) -> str:
+    return str(orjson.loads(event.data.partition(b"data: ")[2])["jobName"])
+
+
+def test_what_the_first_to_come_back_has_missed_is_told_to_him_alone(tmp_path: Path) -> None:
+    """Whoever comes meanwhile for what is new was told the whole night again, and said `started` of all."""
+
+    async def look() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            await daemon.say("ADD name=seen @daily x")
+            seq = (await daemon.ask("STATUS")).pairs["journal-seq"]
+            for line in LINES:
+                await daemon.say(line)
+            feed: events.Feed = browser.app.state.feed
+            readers = {since: events.Reader() for since in (str(seq), None, str(seq + 2), "99999")}
+            async with trio.open_nursery() as nursery:
+                for since, reader in readers.items():
+                    nursery.start_soon(feed.join, reader, since)
+                    await trio.lowlevel.checkpoint()  # that one is the first
+            await daemon.say("ADD name=t3 @daily x")
+            told = list[list[str]]()
+            with trio.fail_after(PATIENCE_S):
+                for reader in readers.values():
+                    while "t3" not in (names := [name_of(event) for event in reader.events]):
+                        await reader.wait(PATIENCE_S)
+                    told.append(names)
+            assert told == [["t0", "t1", "t2", "t3"], ["t3"], ["t2", "t3"], ["t3"]]
+            feed.readers.clear()
+
+    trio.run(look)
+
+
 @pytest.mark.parametrize("stays", [False, True], ids=["nobody else reads", "somebody reads"])
 def test_a_page_is_told_what_has_happened_since_it_was_made(tmp_path: Path, stays: bool) -> None:
     """Between its being made and its listening a run began, and it told `starting` until that ended."""

@@ -20,7 +20,9 @@ import trio
 from cronflowd.worker import agent as agents
 from cronflowd.worker import program
 from cronflowd.worker.executors import processes
-from cronflowd.worker.executors.job import Ended, Executor, Job, as_task
+from cronflowd.worker.executors.builtin import ENDED_A_TURN, SLEEP, Sleepers
+from cronflowd.worker.executors.job import Ended, Executor, Job, Order, as_task
+from cronflowd.worker.executors.output import Output
 from cronflowd.worker.executors.processes import EVENTS_A_TURN, Process
 from tests.lib.fake_daemon import fake_daemon
 from tests.lib.waiting import until
@@ -130,6 +132,41 @@ async def test_jobs_that_end_at_one_moment_are_ended_in_turns(spool_dir: Path) -
         await until(lambda: sum(job.is_started for job in agent.jobs.values()) == 200)
         moment.set()
         assert await most_in_a_turn(lambda: len(agent.reports), 200) <= 2 * agents.BEGUN_A_TURN
+
+
+@pytest.mark.parametrize("how", ["slept", "timed out", "killed"])
+async def test_those_that_sleep_are_woken_in_turns(mock_clock: trio.testing.MockClock, how: str) -> None:
+    """A task for each was woken with all others: ten thousand that ended together were one pass of 110 ms."""
+    options = {"timeout": "60"} if how == "timed out" else {}
+    ends, jobs = list[Ended](), list[Job]()
+    for run in range(MANY):
+        order = Order(f"{run} 1", {"type": "sleep", **options}, "3600" if options else "60")
+        job = Job(order, Output(str(run), 0), 1.0, on_ended=lambda _, ended: ends.append(ended))
+        assert SLEEP.begin(job) is None
+        jobs.append(job)
+    if how == "killed":
+        for job in jobs:
+            job.kill()
+    else:
+        mock_clock.jump(60)
+    assert await most_in_a_turn(lambda: len(ends), MANY) <= 2 * ENDED_A_TURN
+    expected = Ended(0) if how == "slept" else Ended(143, signal=15, timed_out=how == "timed out")
+    assert set(ends) == {expected}
+
+
+async def test_what_was_killed_in_its_sleep_is_forgotten() -> None:
+    """Not only when its time comes, which may be in a year."""
+    sleepers, ends = Sleepers(), list[Ended]()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sleepers.run)
+        for run in range(MANY):
+            order = Order(f"{run} 1", {"type": "sleep"}, "1e7")
+            sleepers.begin(job := Job(order, Output("1", 0), 1.0, on_ended=lambda _, end: ends.append(end)))
+            job.kill()
+            while len(ends) <= run:
+                await trio.lowlevel.checkpoint()
+        assert len(sleepers._heap) <= 2 * ENDED_A_TURN
+        nursery.cancel_scope.cancel()
 
 
 async def test_few_jobs_are_begun_in_a_turn_where_each_takes_long(
