@@ -25,19 +25,7 @@ from attrs import frozen
 
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.text import escape
-from ..host.disk import (
-    LOCK_NAME,
-    Prepared,
-    free_name,
-    lock_directory,
-    make_directory,
-    of_file,
-    open_regular,
-    plain,
-    prepare,
-    sync_directory,
-    write_atomically,
-)
+from ..host import disk
 from ..host.vault import KEY_NAME, ORDER_KEY_NAME, WEB_KEY_NAME
 from . import apart
 from .check import examine
@@ -50,7 +38,7 @@ CHUNK_BYTES = 1024 * 1024
 OUTPUT_NAME = f"{JOURNAL_NAME}/{apart.FOLDER}"
 # What the key opens is in the journal, and so are what orders are sealed with and who is signed in: whoever
 # had the keys as well would have all secrets, could sign orders, and be any of those who are signed in.
-_NOT_TAKEN = (LOCK_NAME, KEY_NAME, ORDER_KEY_NAME, WEB_KEY_NAME)
+_NOT_TAKEN = (disk.LOCK_NAME, KEY_NAME, ORDER_KEY_NAME, WEB_KEY_NAME)
 
 
 # --- making one ----------------------------------------------------------------------------------
@@ -66,7 +54,7 @@ class _Member:
     may_go: bool = False  # a compaction may remove it meanwhile
 
 
-def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) -> tuple[Prepared, int]:
+def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) -> tuple[disk.Prepared, int]:
     """Writes the backup, which is not in its place yet, and how many files are in it.
 
     `upto` is the file that the journal is written to, as far as it counts. Blocking, for a thread.
@@ -78,7 +66,7 @@ def archive(data: Path, path: Path, upto: Segment, about: dict[str, str | int]) 
     if needed > free:
         why = f"{path.name} takes {needed} bytes, and {free} are free; nothing was written"
         raise Refusal("disk-full", why)
-    return prepare(path, _pack(members, about)), len(members)
+    return disk.prepare(path, _pack(members, about)), len(members)
 
 
 def _members(data: Path, upto: Segment) -> Iterator[_Member]:
@@ -104,12 +92,12 @@ def _pack(members: list[_Member], about: dict[str, str | int]) -> Iterator[bytes
     lines = [about]
     for member in members:
         try:
-            opened = open_regular(member.path)
+            opened = disk.open_regular(member.path)
         except Refusal as refusal:
             if member.may_go and refusal.code == "not-found":
                 continue
             raise
-        with of_file(member.path), opened as file:
+        with disk.of_file(member.path), opened as file:
             # Looked at now that it is open: whatever takes its name meanwhile is another file.
             found, crc = os.fstat(file.fileno()), 0
             size = found.st_size if member.most is None else member.most
@@ -147,7 +135,7 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
 
     What stands in `data` already is in the way (73), or with `force` moved aside.
     """
-    lock = lock_directory(data)
+    lock = disk.lock_directory(data)
     try:
         in_the_way = sorted(path for path in data.iterdir() if _is_taken(path) and path.name != UNPACKED)
         if in_the_way and not force:
@@ -158,7 +146,7 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
         try:
             about, count = _unpack(file, unpacked)
             _verify(file, unpacked)
-            write_atomically(unpacked / RESTORED, [])
+            disk.write_atomically(unpacked / RESTORED, [])
         except BaseException:
             shutil.rmtree(unpacked, ignore_errors=True)
             raise
@@ -178,9 +166,9 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
 def _unpack(file: Path, into: Path) -> tuple[dict[str, str | int], int]:
     """Writes every file; what the manifest says of the whole, and how many it names."""
     try:
-        make_directory(into)
-        make_directory(journal_dir(into))
-        with open(file, "rb", opener=plain) as content, tarfile.open(fileobj=content, mode="r:") as tar:
+        disk.make_directory(into)
+        disk.make_directory(journal_dir(into))
+        with open(file, "rb", opener=disk.plain) as content, tarfile.open(fileobj=content, mode="r:") as tar:
             found = dict(_unpack_one(tar, member, into) for member in tar)
         lines = [orjson.loads(line) for line in (into / MANIFEST).read_bytes().splitlines()]
         about, *told = lines
@@ -205,9 +193,9 @@ def _unpack_one(tar: tarfile.TarFile, member: tarfile.TarInfo, into: Path) -> tu
     if content is None or folder not in ("", JOURNAL_NAME, OUTPUT_NAME) or name.startswith(".") or not name:
         raise ValueError(f"{escape(member.name)} has no place in one")
     if folder == OUTPUT_NAME:
-        make_directory(into / folder)
+        disk.make_directory(into / folder)
     with content:
-        size, crc = write_atomically(into / folder / name, iter(lambda: content.read(CHUNK_BYTES), b""))
+        size, crc = disk.write_atomically(into / folder / name, iter(lambda: content.read(CHUNK_BYTES), b""))
     return member.name, (size, f"{crc:08x}")
 
 
@@ -225,9 +213,9 @@ def _exchange(data: Path, unpacked: Path, in_the_way: list[Path]) -> Path | None
 
     Where it cannot be put back either, what is left of the new stays: see `check_restored`.
     """
-    aside = free_name(data / "replaced") if in_the_way else None
+    aside = disk.free_name(data / "replaced") if in_the_way else None
     if aside:
-        make_directory(aside)
+        disk.make_directory(aside)
     steps = [(path, aside / path.name) for path in in_the_way] if aside else []
     steps += [(path, data / path.name) for path in sorted(unpacked.iterdir())]
     done: list[tuple[Path, Path]] = []
@@ -242,6 +230,6 @@ def _exchange(data: Path, unpacked: Path, in_the_way: list[Path]) -> Path | None
             aside.rmdir()
         shutil.rmtree(unpacked, ignore_errors=True)
         raise
-    sync_directory(data)
+    disk.sync_directory(data)
     shutil.rmtree(unpacked, ignore_errors=True)
     return aside

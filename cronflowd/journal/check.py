@@ -26,16 +26,7 @@ from ..base.errors import Exit, Fatal
 from ..engine import facts as f
 from ..engine.state import State
 from ..host.disk import DISK, free_name, lock_directory, of_file, plain, sync_directory, write_atomically
-from . import apart, history, tasks_file
-from .files import (
-    NEWEST_NAME,
-    clear_leftovers,
-    journal_dir,
-    list_checkpoints,
-    list_history,
-    list_segments,
-    segment_path,
-)
+from . import apart, files, history, tasks_file
 from .gaps import gaps
 from .journal import set_aside
 from .records import HEAD, Corrupt, Header, NotUnderstood, Reader, read_newest
@@ -147,7 +138,7 @@ _LOOKS: dict[type[f.Fact], Callable[[Recount, Any], None]] = {
 
 def check(data: Path, fix: bool = False) -> int:
     """Prints what was found and done; 0 = whole (or mended), 65 = damaged. Raises Fatal, 75 if in use."""
-    directory = journal_dir(data)
+    directory = files.journal_dir(data)
     if not directory.is_dir():
         raise Fatal(Exit.USAGE, f"{data}: there is no journal in it")
     lock = lock_directory(data)
@@ -190,18 +181,18 @@ class Findings:
 
 def examine(data: Path) -> Findings:
     """Reads everything and changes nothing."""
-    directory = journal_dir(data)
+    directory = files.journal_dir(data)
     found = Findings(Replay(directory))
-    for _, path in list_checkpoints(directory):
+    for _, path in files.list_checkpoints(directory):
         reader, problem = check_checkpoint(path)
         found.tell(path, "a checkpoint", f"DAMAGED {problem}" if problem else "")
         if problem:
             found.spare.append(reader)
-    for file in list_history(directory):
+    for file in files.list_history(directory):
         reader = _examine_lines(found, file.path)
         if reader.damage:
             found.history.append(reader)
-    damaged = [_examine_lines(found, path) for _, path in list_segments(directory)]
+    damaged = [_examine_lines(found, path) for _, path in files.list_segments(directory)]
     lacking, sizes = set(history.lacking(data)), apart.sizes(directory)
     if lacking or sizes:
         words = f"long output of {len(sizes)} runs, {sum(sizes.values())} bytes"
@@ -305,9 +296,9 @@ def _mend(data: Path, found: Findings, fix: bool) -> Iterator[str]:
     if not found.can_mend:
         yield "nothing is changed: the files are whole, but the program cannot read them"
         return
-    directory = journal_dir(data)
+    directory = files.journal_dir(data)
     if fix:
-        clear_leftovers(directory)
+        files.clear_leftovers(directory)
     for reader in found.history:
         yield f"{reader.path.name}: the {reader.offset} valid bytes stay, the whole file is kept as .damaged"
         if fix:
@@ -325,16 +316,19 @@ def _mend(data: Path, found: Findings, fix: bool) -> Iterator[str]:
             _rename(reader.path)
     if fix:
         _make_open_segment(found.replay)
-        if read_newest(directory) > max([0, *(first for first, _ in list_segments(directory))]):
-            (directory / NEWEST_NAME).unlink()  # what it names is given up; the next start names another
+        newest = max((first for first, _ in files.list_segments(directory)), default=0)
+        if read_newest(directory) > newest:
+            (
+                directory / files.NEWEST_NAME
+            ).unlink()  # what it names is given up; the next start names another
         sync_directory(directory)
 
 
 def _make_open_segment(replay: Replay) -> None:
     """After a checkpoint there must be a file to go on in: that it is missing would be damage, too."""
-    if replay.last and not list_segments(replay.directory):
+    if replay.last and not files.list_segments(replay.directory):
         header = Header("segment", replay.last + 1, replay.chain)
-        write_atomically(segment_path(replay.directory, header.seq), [header.line()])
+        write_atomically(files.segment_path(replay.directory, header.seq), [header.line()])
 
 
 def _mend_history(reader: Reader) -> None:
@@ -355,7 +349,7 @@ def _mend_journal(broken: Corrupt, replay: Replay, fix: bool) -> Iterator[str]:
         yield "nothing before the damage is valid: everything is set aside, and the next start begins anew,"
         yield "with the tasks of tasks.db if that is there"
         # Numbers begin again at 1, and old history would be taken for that of the new ones.
-        for file in list_history(replay.directory) if fix else ():
+        for file in files.list_history(replay.directory) if fix else ():
             _rename(file.path)
     elif replay.open and replay.open == broken.path:
         yield f"{replay.open.name}: cut at byte {replay.size}, after record {replay.last}; the rest set aside"
@@ -372,7 +366,7 @@ def _mend_journal(broken: Corrupt, replay: Replay, fix: bool) -> Iterator[str]:
 def _after(replay: Replay) -> list[Path]:
     """The segments behind the damage."""
     kept = replay.open_first if replay.open else replay.last
-    return [path for first, path in list_segments(replay.directory) if first > kept]
+    return [path for first, path in files.list_segments(replay.directory) if first > kept]
 
 
 def _rename(path: Path) -> None:

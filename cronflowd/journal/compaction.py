@@ -33,17 +33,7 @@ from ..host.disk import lock_directory, remove_leftovers, write_atomically
 from ..host.logs import last_words
 from ..schedules.zones import EPOCH
 from ..tasks.options import KEEP, Common, Keep
-from . import apart
-from .files import (
-    COMPACTING_NAME,
-    Source,
-    checkpoint_path,
-    history_path,
-    journal_dir,
-    list_checkpoints,
-    list_segments,
-    list_swallowed,
-)
+from . import apart, files
 from .history import deed_in, size_of_output, sources
 from .index import make_all, remove_orphans
 from .records import HEAD, SEAL_BYTES, Corrupt, Header, Reader, seal, seq_of
@@ -70,9 +60,9 @@ def main(data: Path, history_bytes: int = HISTORY_BYTES, keep: Keep = KEEP) -> i
     """Compacts all closed segments; prints what the daemon must journal as one line of JSON. Raises Fatal."""
     with contextlib.suppress(OSError):
         os.nice(_NICE)
-    directory = journal_dir(data).absolute()
+    directory = files.journal_dir(data).absolute()
     # One at a time: that of a daemon which was killed may still be running.
-    lock = lock_directory(directory, COMPACTING_NAME)
+    lock = lock_directory(directory, files.COMPACTING_NAME)
     try:
         # By no name: another journal may take its place, as by a restore when the daemon is no more.
         with contextlib.chdir(directory):
@@ -105,7 +95,7 @@ def compact(directory: Path, history_bytes: int, keep: Keep = KEEP) -> dict[str,
     if not replay.last:
         raise Fatal(Exit.TRY_AGAIN, f"{directory}: no closed segment yet")
     write_history(directory, Sieve(state, history_bytes, last_at), replay.last)
-    path = checkpoint_path(directory, replay.last)
+    path = files.checkpoint_path(directory, replay.last)
     size, crc = write_atomically(path, checkpoint_lines(state, replay.last, replay.chain, state.told_at))
     make_all(directory)
     return {"file": path.name, "upto": replay.last, "size": size, "crc": crc}
@@ -127,13 +117,13 @@ def remove_superseded(data: Path, upto: int) -> int:
 
     But for its newest segment: who watches and was cut off goes on by records that are whole.
     """
-    directory = journal_dir(data)
-    if not checkpoint_path(directory, upto).exists():
+    directory = files.journal_dir(data)
+    if not files.checkpoint_path(directory, upto).exists():
         return 0
-    segments = list_segments(directory)
-    gone = [path for number, path in list_checkpoints(directory) if number < upto]
+    segments = files.list_segments(directory)
+    gone = [path for number, path in files.list_checkpoints(directory) if number < upto]
     gone += [path for (_, path), (following, _) in pairwise(segments) if following <= upto + 1][:-1]
-    gone += list_swallowed(directory)
+    gone += files.list_swallowed(directory)
     for path in gone:
         path.unlink(missing_ok=True)
     remove_orphans(directory)
@@ -252,7 +242,7 @@ class Sieve:
 class Piece:
     """Files that become one."""
 
-    sources: list[Source]
+    sources: list[files.Source]
     size: int
     last: int
 
@@ -301,7 +291,7 @@ def _write_pieces(directory: Path, sieve: Sieve, pieces: list[tuple[Piece, bool]
             _remove_gone(directory, sieve)
             # One empty file in the place of this and all that is older.
             write_atomically(
-                history_path(directory, 1, piece.last),
+                files.history_path(directory, 1, piece.last),
                 [Header("history", 1, 0, sifted_at=_format(sieve.now)).line()],
             )
             return
@@ -348,7 +338,7 @@ def plan(directory: Path, sieve: Sieve, upto: int) -> list[tuple[Piece, bool]]:
     return pieces
 
 
-def _sifted_at(source: Source) -> str:
+def _sifted_at(source: files.Source) -> str:
     header = Reader(source.path).header
     return header.sifted_at if header else ""
 
@@ -370,7 +360,7 @@ def _sift(directory: Path, piece: Piece, sieve: Sieve) -> None:
     kept = sieve.choose(survey)
     _remove_gone(directory, sieve)
     header = Header("history", piece.first, 0, sifted_at=_format(sieve.now))
-    path = history_path(directory, piece.first, piece.last)
+    path = files.history_path(directory, piece.first, piece.last)
     lines = (_short(line) for line in piece.lines() if seq_of(line) in kept)
     write_atomically(path, seal_again(header, lines))
 

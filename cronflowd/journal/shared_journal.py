@@ -24,16 +24,8 @@ from ..base.errors import Exit, Fatal, Refusal
 from ..engine.encoding import decode, encode_open, newest_in
 from ..engine.facts import FACTS_VERSION, Fact, OutputReceived
 from ..host.disk import make_directory, prepare, read_small, sync_directory, write_atomically
+from . import files
 from .apart import Apart
-from .files import (
-    NEWEST_NAME,
-    checkpoint_path,
-    history_path,
-    journal_dir,
-    list_history,
-    list_segments,
-    segment_path,
-)
 from .history import history_end, segments
 from .journal import MAX_BUFFERED_BYTES, Batch, FileJournal
 from .records import SEAL_BYTES, Header, Reader, unseal
@@ -155,23 +147,23 @@ def install(
     Its next start goes on from there. What it had before, up to the record `last`, becomes history.
     Raises Fatal.
     """
-    directory = journal_dir(data)
+    directory = files.journal_dir(data)
     make_directory(directory)
     joining = data / JOINING
-    old, covered = list_segments(directory), history_end(directory)
+    old, covered = files.list_segments(directory), history_end(directory)
     try:
         write_atomically(joining, [b"%d %d\n" % (upto, covered)])
-        (directory / NEWEST_NAME).unlink(missing_ok=True)  # the new ones may begin earlier
+        (directory / files.NEWEST_NAME).unlink(missing_ok=True)  # the new ones may begin earlier
         chain = _put_checkpoint(directory, upto, chunks, joining) if upto else 0
         header = Header("segment", upto + 1, chain).line()
         kept = {each.path: each for each in segments(directory, covered)}
-        write_atomically(segment_path(directory, upto + 1), itertools.chain([header], lines))
+        write_atomically(files.segment_path(directory, upto + 1), itertools.chain([header], lines))
     except Refusal as refusal:
         raise Fatal(Exit.IO, refusal.message) from None
     for _, path in old:  # a segment stands for all records up to the next one, and here some are missing
         each = kept.get(path)
         if each and each.first <= last:
-            path.rename(history_path(directory, each.first, min(each.last, last)))
+            path.rename(files.history_path(directory, each.first, min(each.last, last)))
         else:
             path.rename(path.with_name(f".{path.name}{_OLD}"))
     sync_directory(directory)
@@ -181,7 +173,7 @@ def install(
 
 def _put_checkpoint(directory: Path, upto: int, chunks: Iterable[bytes], joining: Path) -> int:
     """The CRC that records go on from."""
-    checkpoint = prepare(checkpoint_path(directory, upto), chunks)
+    checkpoint = prepare(files.checkpoint_path(directory, upto), chunks)
     reader, problem = check_checkpoint(checkpoint.made)
     if problem or not reader.header or reader.header.seq != upto:
         checkpoint.discard()
@@ -193,17 +185,17 @@ def _put_checkpoint(directory: Path, upto: int, chunks: Iterable[bytes], joining
 
 def clear_unfinished(data: Path) -> None:
     """Takes back what `install` did not get to its end with."""
-    joining, directory = data / JOINING, journal_dir(data)
+    joining, directory = data / JOINING, files.journal_dir(data)
     if joining.exists():
         upto, covered, *_ = *map(int, read_small(joining).split()), 0, 0  # older releases wrote the first
-        checkpoint_path(directory, upto).unlink(missing_ok=True)
-        segment_path(directory, upto + 1).unlink(missing_ok=True)
+        files.checkpoint_path(directory, upto).unlink(missing_ok=True)
+        files.segment_path(directory, upto + 1).unlink(missing_ok=True)
         # What was history before stays that, also where it was made so by another join.
-        made = [file.path for file in list_history(directory) if file.first > covered]
+        made = [file.path for file in files.list_history(directory) if file.first > covered]
         for path in [*directory.glob(f".*{_OLD}"), *made]:
             header = Reader(path).header
             if header and header.kind == "segment":
-                path.rename(segment_path(directory, header.seq))
+                path.rename(files.segment_path(directory, header.seq))
         joining.unlink()
 
 

@@ -61,10 +61,12 @@ class Days(msgspec.Struct, frozen=True, eq=False, gc=False):
     near: tuple[int, ...]  # nW, or LAST for LW
     nth: tuple[tuple[int, int], ...]  # d#n as (d, n)
     last_dow: int  # dL
+    cycle: tuple[int, int, int] | None = None  # see `in_cycle`
 
     @property
     def every(self) -> bool:
-        return (self.dom, self.months, self.dow, self.both) == (ALL_DATES, ALL_MONTHS, ALL_WEEKDAYS, True)
+        own = self.dom, self.months, self.dow, self.both, self.cycle
+        return own == (ALL_DATES, ALL_MONTHS, ALL_WEEKDAYS, True, None)
 
     def dom_days(self, length: int, weekday: int) -> int:
         days = self.dom | (1 << length if self.last else 0)
@@ -107,6 +109,9 @@ def _window(days: Days, number: int) -> int:
     To search in windows of one length is quicker than in months, and day 0 is in 1970 for both.
     """
     begin = number * 32
+    if days.cycle:
+        length, origin, mask = days.cycle
+        return sum(1 << n for n in range(32) if mask >> (begin + n - origin) % length & 1)
     when = date.fromordinal(begin + EPOCH_ORDINAL)
     year, month, mask, end = when.year, when.month, 0, begin
     while end < begin + 32:
@@ -290,39 +295,14 @@ class Times(Fields, frozen=True):
         return bisect_left(self.times, second)
 
 
-class Cycle(Times, frozen=True):
-    """Days that come round every so many, where fields know only months and weeks."""
-
-    length: int  # days
-    origin: int  # a day that begins a round
-    mask: int  # bit n is the round's day n; never 0
-
-    def _next_day(self, day: int) -> int | None:
-        place = (day - self.origin) % self.length
-        if mask := self.mask >> place:
-            return day + low_bit(mask)
-        return day - place + self.length + low_bit(self.mask)
-
-    def _last_day(self, day: int) -> int | None:
-        place = (day - self.origin) % self.length
-        mask = self.mask & ((2 << place) - 1)
-        return day - place + (mask or self.mask).bit_length() - 1 - (0 if mask else self.length)
-
-    def _count_days(self, begin: int, end: int) -> int:
-        return self._count_upto(end) - self._count_upto(begin)
-
-    def _count_upto(self, day: int) -> int:
-        rounds, place = divmod(day - self.origin, self.length)
-        return rounds * self.mask.bit_count() + (self.mask & ((1 << place) - 1)).bit_count()
-
-
 def make_times(times: Sequence[int], days: Days) -> Times:
     return Times(days, 0, 0, 0, days.every, times[0], times[-1], len(times), times)
 
 
-def make_cycle(times: Sequence[int], days: Days, length: int, origin: int, mask: int) -> Cycle:
-    """The days stand in the cycle alone; `days` is carried along."""
-    return Cycle(days, 0, 0, 0, False, times[0], times[-1], len(times), times, length, origin, mask)
+@lru_cache(maxsize=4096)
+def in_cycle(days: Days, length: int, origin: int, mask: int) -> Days:
+    """Of these days the ones of a round: bit n of `mask` is the nth of `length` days, `origin` begins one."""
+    return msgspec.structs.replace(days, cycle=(length, origin, mask))
 
 
 # --- the grammar ---------------------------------------------------------------------------

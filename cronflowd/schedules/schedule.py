@@ -48,7 +48,7 @@ from .fields import (
     Fields,
     Times,
     expand,
-    make_cycle,
+    in_cycle,
     make_fields,
     make_times,
     parse_days,
@@ -389,8 +389,8 @@ class _Cycle(Schedule):
         origin = first - (first + 3) % self.unit
         mask = sum(1 << (day + 6) % 7 for day in self.rule.weekdays) or 1
         length = self.rule.every * self.unit
-        fields = make_cycle(self.rule.times, self.times.days, length, origin, mask)
-        return Cron(self.text, self.tz, self.zone, fields, self.rule.is_fixed, rule=self.rule)
+        times = make_times(self.rule.times, in_cycle(self.times.days, length, origin % length, mask))
+        return Cron(self.text, self.tz, self.zone, times, self.rule.is_fixed, rule=self.rule)
 
 
 def _format_local(local: int, offset: int) -> str:

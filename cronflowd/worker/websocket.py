@@ -10,17 +10,7 @@ import logging
 from contextlib import suppress
 
 import trio
-from wsproto import ConnectionType, WSConnection
-from wsproto.events import (
-    AcceptConnection,
-    CloseConnection,
-    Event,
-    Ping,
-    RejectConnection,
-    RejectData,
-    Request,
-    TextMessage,
-)
+from wsproto import ConnectionType, WSConnection, events
 from wsproto.utilities import ProtocolError
 
 from ..base.text import escape
@@ -47,27 +37,27 @@ class WebSocketStream(trio.abc.Stream):
 
     async def open(self, address: WebAddress) -> None:
         """Shakes hands. Raises OSError where that is refused."""
-        self._put(Request(host=address.authority, target=address.path))
+        self._put(events.Request(host=address.authority, target=address.path))
         await self._send()
         refusal = ""
         while data := bytes(await self._stream.receive_some(READ_BYTES)):
             for event in self._events(data):
-                if isinstance(event, AcceptConnection):
+                if isinstance(event, events.AcceptConnection):
                     return
-                if isinstance(event, RejectConnection):
+                if isinstance(event, events.RejectConnection):
                     refusal = f"HTTP {event.status_code}"
-                elif isinstance(event, RejectData):
+                elif isinstance(event, events.RejectData):
                     said = bytes(event.data)[:MAX_REASON].decode(errors="replace").partition("\n")[0]
                     raise ConnectionError(f"{refusal} {escape(said)}".strip())
         raise ConnectionError(refusal or "no answer to the WebSocket's beginning")
 
-    def _put(self, event: Event) -> None:
+    def _put(self, event: events.Event) -> None:
         try:
             self._owed += self._socket.send(event)
         except ProtocolError as error:
             raise trio.BrokenResourceError("the WebSocket is closed") from error
 
-    def _events(self, data: bytes) -> list[Event]:
+    def _events(self, data: bytes) -> list[events.Event]:
         try:
             self._socket.receive_data(data)
             return list(self._socket.events())
@@ -87,7 +77,7 @@ class WebSocketStream(trio.abc.Stream):
         lines = bytes(data).removesuffix(b"\n").split(b"\n")
         for first in range(0, len(lines), LINES_A_TURN):
             for line in lines[first : first + LINES_A_TURN]:
-                self._put(TextMessage(line.decode()))
+                self._put(events.TextMessage(line.decode()))
             await self._send()
 
     async def wait_send_all_might_not_block(self) -> None:
@@ -99,11 +89,11 @@ class WebSocketStream(trio.abc.Stream):
         await trio.lowlevel.checkpoint()  # also at the end, where whoever reads on would never be cancelled
         while not (text or self._is_closed) and (data := bytes(await self._stream.receive_some(READ_BYTES))):
             for event in self._events(data):
-                if isinstance(event, TextMessage):
+                if isinstance(event, events.TextMessage):
                     text += event.data + "\n" * event.message_finished
-                elif isinstance(event, Ping):
+                elif isinstance(event, events.Ping):
                     self._put(event.response())
-                elif isinstance(event, CloseConnection):
+                elif isinstance(event, events.CloseConnection):
                     log.info("the other side closes with %d %s", event.code, escape(event.reason or ""))
                     self._is_closed = True  # what came before it is still read
             # Whoever is sending takes it along: to wait for that here would be to read nothing meanwhile.
@@ -115,7 +105,7 @@ class WebSocketStream(trio.abc.Stream):
         try:
             with trio.move_on_after(PARTING_S), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
                 if not self._is_cut:
-                    self._put(CloseConnection(code=1000))
+                    self._put(events.CloseConnection(code=1000))
                     await self._send()
         finally:
             await self._stream.aclose()

@@ -251,7 +251,7 @@ def test_a_backup_may_lie_in_the_directory_that_it_restores(life: Life) -> None:
 def test_a_directory_in_use_is_not_restored_into(life: Life, tmp_path: Path) -> None:
     """The daemon there would write on into files that have gone."""
     file = make(life)
-    lock = backup.lock_directory(tmp_path / "new")
+    lock = backup.disk.lock_directory(tmp_path / "new")
     with pytest.raises(Fatal, match="in use") as error:
         backup.restore(file, tmp_path / "new", force=True)
     assert error.value.status == Exit.TRY_AGAIN

@@ -271,7 +271,7 @@ def test_a_crash_at_any_step_leaves_the_same_state(life: Life, monkeypatch: pyte
         with monkeypatch.context() as patch:
             left = [steps]
             for name in ("open", "pwrite", "fsync", "rename"):
-                patch.setattr(disk.Disk, name, dying(getattr(disk.Disk, name), left))
+                patch.setattr(disk.DISK, name, dying(getattr(disk.DISK, name), left))
             patch.setattr(Path, "unlink", dying(Path.unlink, left))
             try:
                 compact(data)
