@@ -349,6 +349,62 @@ def test_flows_are_drawn_workers_drained_and_all_that_is_expected_or_kept_is_fou
     see(page, "tbody", "SECRET")
 
 
+def test_what_was_typed_is_there_again_when_a_session_ended_amid_the_form(
+    house: House, watched: Callable[..., Page]
+) -> None:
+    """Whoever typed twenty fields, was asked who he is, and found twenty empty ones, is not coming again."""
+    page = watched("/jobs/new")
+    page.get_by_label("Command line").fill("echo kept")
+    page.get_by_label("When", exact=True).fill("@yearly")
+    page.get_by_label("Name", exact=True).fill("kept")
+    page.get_by_text("Its surroundings").click()
+    page.get_by_label("Variables").fill("A=1\nB=2")
+    page.get_by_label("Begin paused").check()
+    held = page.context.cookies()
+    page.context.clear_cookies()
+    page.context.add_cookies([each | {"value": "x" + each["value"]} for each in held])
+    page.get_by_role("button", name="Add the job").click()
+    see(page, "main", "Your session has ended")
+    page.get_by_label("Name or mail address").fill("ann")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    see(page, "[role=status]", "It stands here again")
+    see(page, "#preview", "very year")
+    assert page.get_by_label("Variables").input_value() == "A=1\nB=2"
+    page.get_by_role("button", name="Add the job").click()
+    see(page, "h1", "kept paused")
+    page.goto("/jobs/new")
+    assert page.get_by_label("Command line").input_value() == "", "it was done, and is forgotten"
+
+
+def test_two_clicks_send_a_form_once(watched: Callable[..., Page]) -> None:
+    """A slow answer is a reason to press again, and so there were two of it."""
+    page = watched("/jobs/5", expected="status of 409")
+    place = page.get_by_role("button", name="Run now").bounding_box()
+    sent: list[str] = []
+
+    def hold(route: Any) -> None:
+        sent.append(route.request.url)
+        if len(sent) == 1:
+            page.mouse.click(place["x"] + 5, place["y"] + 5)
+        route.continue_()
+
+    page.route("**/jobs/5/run", hold)
+    page.mouse.click(place["x"] + 5, place["y"] + 5)
+    see(page, "h1", re.compile("Run |409"))
+    assert len(sent) == 1
+
+
+def test_what_was_typed_for_another_type_is_not_sent(watched: Callable[..., Page]) -> None:
+    """It was refused at a field that nobody saw."""
+    page = watched("/jobs/new?type=http&schedule=@yearly&name=typed&command=POST+http://localhost/")
+    page.get_by_label("Body").fill("hello")
+    page.get_by_label("What is to be done").select_option("Shell command")
+    page.get_by_label("Command line").fill("true")
+    page.get_by_role("button", name="Add the job").click()
+    see(page, "h1", "typed")
+
+
 # --- for everybody --------------------------------------------------------------------------------
 
 
