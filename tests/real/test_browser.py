@@ -531,6 +531,34 @@ def test_a_page_is_readable_by_everybody_in_both_colours_and_widths(gallery: Pag
             _take(gallery, f"{name}-{colours}-{size['width']}")
 
 
+def test_long_words_are_broken_and_widen_no_page(house: House, gallery: Page) -> None:
+    """A name of 64 letters, a reason that is an address: what stood beside them was out of sight."""
+    name, word = "n" * 64, "https://example.org/" + "w" * 250
+    tags = "t" * 64
+    house.daemon.ask(
+        f"ADD name={name} tags={tags} title={word} desc={word} notify={word} @yearly echo {word}"
+    )
+    house.daemon.ask(f"ADD name=behind after={name} @after true")
+    house.daemon.ask(f"SET {name} title=other env.A={word}")
+    house.daemon.ask(f'PAUSE {name} why="{word}"')
+    house.daemon.ask(f"EXPECT {name} every=1d desc={word}")
+    house.daemon.ask(f"USER ADD {name} desc={word} email={'m' * 60}@example.org")
+    try:
+        for size in (320, WIDE["width"]):
+            gallery.set_viewport_size({"width": size, "height": 700})
+            for path in (
+                f"/jobs?tag={tags}", f"/jobs/{name}", f"/jobs/{name}/history?from=1&to=2",
+                f"/jobs/{name}/remove", f"/jobs/{name}/pause", f"/flows/{name}",
+                "/pauses", "/changes", "/heartbeats", "/users",
+            ):  # fmt: skip
+                gallery.goto(path)
+                assert gallery.evaluate("document.documentElement.scrollWidth") <= size, path
+    finally:
+        house.daemon.ask(f"REMOVE behind {name}")
+        house.daemon.ask(f"FORGET {name}")
+        house.daemon.ask(f"USER REMOVE {name}")
+
+
 @pytest.mark.skipif(not PICTURES, reason="the README's picture is taken on demand")
 def test_the_picture_for_the_readme(house: House) -> None:
     """docs/dashboard.png, small enough to be looked at everywhere."""

@@ -105,6 +105,11 @@ class Visit(Asker):
         """limit= and offset= of this page, and the wish to know how many there are."""
         return f"limit={ROWS} offset={(self.number - 1) * ROWS} count=yes"
 
+    @property
+    def one_more(self) -> str:
+        """The same of a list that is not counted: one more than is shown tells whether there are more."""
+        return f"limit={ROWS + 1} offset={(self.number - 1) * ROWS}"
+
     def asked(self, **fits: Callable[[str], object]) -> dict[str, str]:
         """What an address asks for, as options of a line; one whose value does not fit is as not said."""
         found = {key: self.query(key) for key in fits}

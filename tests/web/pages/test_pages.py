@@ -392,6 +392,24 @@ async def test_a_list_is_told_a_page_at_a_time(tmp_path: Path) -> None:
             assert found == [(word, str(number + (1 if word == "next" else -1))) for word in others.split()]
 
 
+async def test_a_page_behind_the_last_one_says_so_and_none_leads_to_it(tmp_path: Path) -> None:
+    """`No job yet` stood where a page of jobs had been; of a job's changes no page told but the last 50."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily a")
+        for number in range(49):
+            await daemon.say(f"SET a desc={number}")
+        for path in ("/changes", "/jobs/a/history"):
+            page = (await browser.get(path)).text
+            assert page.count("<tr>") == 51 and "Older" not in page, path
+        await daemon.say("SET a desc=last")
+        for path in ("/changes", "/jobs/a/history"):
+            assert f'<a rel="next" href="{path}?page=2">' in (await browser.get(path)).text
+            assert (await browser.get(f"{path}?page=2")).text.count("<tr>") == 2, "with its head"
+        for path in ("/jobs?tag=x&page=2", "/runs?page=2", "/changes?page=3"):
+            page = (await browser.get(path)).text
+            assert "The list does not go that far" in page and " yet</h2>" not in page, path
+
+
 async def test_a_list_that_is_cut_says_so(tmp_path: Path) -> None:
     """Who does not find a secret there must not believe that there is none."""
     async with _house(tmp_path) as (browser, daemon):
