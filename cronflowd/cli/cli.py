@@ -231,8 +231,7 @@ _SETTINGS = (
 
 def _add_flag(parser: argparse.ArgumentParser, row: Setting) -> None:
     """A flag gives text only; config.py reads it, as it reads variables and files."""
-    told = row.help + (f" (default: {row.default})" if row.default and row.metavar else "")
-    text = told.replace("%", "%%") if row.help else argparse.SUPPRESS
+    text = row.told.replace("%", "%%") if row.help else argparse.SUPPRESS
     if row.metavar:
         names = (row.flag, "--connect") if row.field == "server" else (row.flag,)
         parser.add_argument(*names, dest=row.field, metavar=row.metavar, action="append", help=text)

@@ -169,7 +169,9 @@ class Settings(HttpDoor, Clustered):
         "the zone of tasks without tz=",
         make=lambda _: machine_zone(),
     )
-    insecure: bool = setting(SWITCH, "false", "listen beyond this machine without a secret")
+    insecure: bool = setting(
+        SWITCH, "false", "listen beyond this machine without a secret, and speak plain text with etcd there"
+    )
     require_auth: bool = setting(
         SWITCH, "false", "whoever comes has to say who it is, also from this machine and over the unix socket"
     )

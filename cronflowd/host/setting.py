@@ -263,6 +263,12 @@ class Setting:
         return "--" + self.key.replace("_", "-")
 
     @property
+    def told(self) -> str:
+        """The help, with the default; of `commands that it runs, and no others` none is not that."""
+        is_told = self.default and self.metavar and not (self.many and self.default == "none")
+        return self.help + (f" (default: {self.default})" if is_told else "")
+
+    @property
     def variable(self) -> str:
         return VARIABLE_PREFIX + self.key.upper()
 

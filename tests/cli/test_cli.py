@@ -181,6 +181,7 @@ def test_help_tells_every_setting_but_the_hidden_one(
     assert caught.value.code == 0
     rows = list(config.table(kind))
     assert [row.flag for row in rows if row.help and row.flag not in told] == []
+    assert "and no others; repeatable (default: none)" not in " ".join(told.split())
     assert "--local " not in told
 
 

@@ -226,8 +226,7 @@ def _section(title: str, kind: type[Common]) -> Iterator[str]:
 def _option(row: Setting) -> Iterator[str]:
     flag = row.flag.replace("-", "\\-")
     yield f'.TP\n.BI {flag} " {row.metavar}"\n' if row.metavar else f".TP\n.B {flag}\n"
-    default = f" (default: {row.default})" if row.default and row.metavar else ""
-    yield _plain(row.help + default) + "\n"
+    yield _plain(row.told) + "\n"
 
 
 def _plain(text: str) -> str:

@@ -349,6 +349,62 @@ def test_flows_are_drawn_workers_drained_and_all_that_is_expected_or_kept_is_fou
     see(page, "tbody", "SECRET")
 
 
+def test_what_was_typed_is_there_again_when_a_session_ended_amid_the_form(
+    house: House, watched: Callable[..., Page]
+) -> None:
+    """Whoever typed twenty fields, was asked who he is, and found twenty empty ones, is not coming again."""
+    page = watched("/jobs/new")
+    page.get_by_label("Command line").fill("echo kept")
+    page.get_by_label("When", exact=True).fill("@yearly")
+    page.get_by_label("Name", exact=True).fill("kept")
+    page.get_by_text("Its surroundings").click()
+    page.get_by_label("Variables").fill("A=1\nB=2")
+    page.get_by_label("Begin paused").check()
+    held = page.context.cookies()
+    page.context.clear_cookies()
+    page.context.add_cookies([each | {"value": "x" + each["value"]} for each in held])
+    page.get_by_role("button", name="Add the job").click()
+    see(page, "main", "Your session has ended")
+    page.get_by_label("Name or mail address").fill("ann")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    see(page, "[role=status]", "It stands here again")
+    see(page, "#preview", "very year")
+    assert page.get_by_label("Variables").input_value() == "A=1\nB=2"
+    page.get_by_role("button", name="Add the job").click()
+    see(page, "h1", "kept paused")
+    page.goto("/jobs/new")
+    assert page.get_by_label("Command line").input_value() == "", "it was done, and is forgotten"
+
+
+def test_two_clicks_send_a_form_once(watched: Callable[..., Page]) -> None:
+    """A slow answer is a reason to press again, and so there were two of it."""
+    page = watched("/jobs/5", expected="status of 409")
+    place = page.get_by_role("button", name="Run now").bounding_box()
+    sent: list[str] = []
+
+    def hold(route: Any) -> None:
+        sent.append(route.request.url)
+        if len(sent) == 1:
+            page.mouse.click(place["x"] + 5, place["y"] + 5)
+        route.continue_()
+
+    page.route("**/jobs/5/run", hold)
+    page.mouse.click(place["x"] + 5, place["y"] + 5)
+    see(page, "h1", re.compile("Run |409"))
+    assert len(sent) == 1
+
+
+def test_what_was_typed_for_another_type_is_not_sent(watched: Callable[..., Page]) -> None:
+    """It was refused at a field that nobody saw."""
+    page = watched("/jobs/new?type=http&schedule=@yearly&name=typed&command=POST+http://localhost/")
+    page.get_by_label("Body").fill("hello")
+    page.get_by_label("What is to be done").select_option("Shell command")
+    page.get_by_label("Command line").fill("true")
+    page.get_by_role("button", name="Add the job").click()
+    see(page, "h1", "typed")
+
+
 # --- for everybody --------------------------------------------------------------------------------
 
 
@@ -473,6 +529,34 @@ def test_a_page_is_readable_by_everybody_in_both_colours_and_widths(gallery: Pag
             gallery.set_viewport_size(size)
             assert gallery.evaluate("document.documentElement.scrollWidth") <= size["width"]
             _take(gallery, f"{name}-{colours}-{size['width']}")
+
+
+def test_long_words_are_broken_and_widen_no_page(house: House, gallery: Page) -> None:
+    """A name of 64 letters, a reason that is an address: what stood beside them was out of sight."""
+    name, word = "n" * 64, "https://example.org/" + "w" * 250
+    tags = "t" * 64
+    house.daemon.ask(
+        f"ADD name={name} tags={tags} title={word} desc={word} notify={word} @yearly echo {word}"
+    )
+    house.daemon.ask(f"ADD name=behind after={name} @after true")
+    house.daemon.ask(f"SET {name} title=other env.A={word}")
+    house.daemon.ask(f'PAUSE {name} why="{word}"')
+    house.daemon.ask(f"EXPECT {name} every=1d desc={word}")
+    house.daemon.ask(f"USER ADD {name} desc={word} email={'m' * 60}@example.org")
+    try:
+        for size in (320, WIDE["width"]):
+            gallery.set_viewport_size({"width": size, "height": 700})
+            for path in (
+                f"/jobs?tag={tags}", f"/jobs/{name}", f"/jobs/{name}/history?from=1&to=2",
+                f"/jobs/{name}/remove", f"/jobs/{name}/pause", f"/flows/{name}",
+                "/pauses", "/changes", "/heartbeats", "/users",
+            ):  # fmt: skip
+                gallery.goto(path)
+                assert gallery.evaluate("document.documentElement.scrollWidth") <= size, path
+    finally:
+        house.daemon.ask(f"REMOVE behind {name}")
+        house.daemon.ask(f"FORGET {name}")
+        house.daemon.ask(f"USER REMOVE {name}")
 
 
 @pytest.mark.skipif(not PICTURES, reason="the README's picture is taken on demand")

@@ -8,8 +8,10 @@ from litestar import get, post
 from litestar.params import FromPath
 from litestar.response import Redirect
 
+from ...base.errors import Refusal
+from ...base.names import check_form
 from ..rest import ref_of
-from .visit import Page, Visitor
+from .visit import Page, Visit, Visitor
 
 MAX_ROWS = 100
 
@@ -45,24 +47,37 @@ async def act(visit: Visitor, worker: FromPath[str], deed: FromPath[str]) -> Red
 @get("/heartbeats")
 async def heartbeats(visit: Visitor) -> Page:
     """What has to show life from elsewhere, the silent ones first."""
+    return await _heartbeats(visit)
+
+
+async def _heartbeats(visit: Visit, **refused: Any) -> Page:
     answer = await visit.read("EXPECTS")
     order = {"late": 0, "failed": 1, "new": 3, "ok": 4, "paused": 2}
     rows = sorted(answer.rows, key=lambda row: order.get(row["state"], 5))
     return visit.page(
-        "heartbeats.html", "EXPECTS", "BEAT NAME", rows=rows[:MAX_ROWS], more=len(rows) - MAX_ROWS
-    )
+        "heartbeats.html",
+        "EXPECTS", "BEAT NAME",
+        rows=rows[:MAX_ROWS],
+        more=len(rows) - MAX_ROWS,
+        **refused,
+    )  # fmt: skip
 
 
 @post("/heartbeats")
-async def expect(visit: Visitor) -> Redirect:
-    """EXPECT of a name, or FORGET."""
+async def expect(visit: Visitor) -> Redirect | Page:
+    """EXPECT of a name, or FORGET. A refusal comes back with the form as it was filled in."""
     form = await visit.form()
-    name = ref_of(form.get("name", ""), "expectation")
+    name = form.get("name", "")
     if "forget" in form:
-        await visit.ask(f"FORGET {name}")
+        await visit.ask(f"FORGET {ref_of(name, 'expectation')}")
         return visit.go("/heartbeats", "forgotten")
     words = visit.options(**{key: form.get(key, "") for key in ("every", "grace", "notify", "desc")})
-    await visit.ask(f"EXPECT {name} {words}")
+    try:
+        await visit.ask(f"EXPECT {check_form(name, 'name')} {words}")
+    except Refusal as error:
+        if not error.option:
+            raise
+        return await _heartbeats(visit, form=form, error=error)
     return visit.go("/heartbeats", "saved")
 
 

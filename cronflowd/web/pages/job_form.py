@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -16,9 +18,12 @@ from ...base.text import format_option, quote
 from ...tasks.kinds import TYPES
 from ...tasks.options import MASK, RULES
 from ..job import DEFAULTS
+from ..line import Answer
 from ..rest import ref_of
+from ..talks import once
 from .runs import may_change
 from .visit import Page, Visit, Visitor
+from .wording import visible
 
 # The fields that are options of the same name; `command`, `schedule` and what repeats stand apart.
 OPTIONS = ("name", *(key for key in RULES if key != "meta"))
@@ -122,6 +127,7 @@ async def _form(
         ideas=IDEAS,
         preview=preview,
         tried=tried,
+        once=fields.get("once") or secrets.token_hex(8),
     )
 
 
@@ -177,7 +183,7 @@ async def _save(visit: Visit, ref: str = "") -> Any:
         if "try" in form:
             return await _try(visit, form, ref and ref_of(ref))
         if not ref:
-            answer = await visit.ask("ADD " + record(form))
+            answer = await _order(visit, form, "ADD " + record(form))
             return visit.go(f"/jobs/{answer.status['id']}", "added")
         before = fields_of((await visit.ask(f"GET {ref_of(ref)}")).pairs)
         words = changes(before, form)
@@ -193,6 +199,12 @@ async def _save(visit: Visit, ref: str = "") -> Any:
         return await _form(visit, form, types.rows, ref, error)
 
 
+async def _order(visit: Visit, form: Mapping[str, str], said: str) -> Answer:
+    """What one page sends is done once, however often it is sent: by two clicks, or where no answer came."""
+    page = re.fullmatch("[0-9a-f]{16}", form.get("once", ""))
+    return await visit.ask(once(page and f"{page[0]}-{sha256(said.encode()).hexdigest()}", said))
+
+
 async def _filled_in(visit: Visit) -> dict[str, str]:
     """The form; JSON that somebody wrote on several lines is the same on one, as which it can travel."""
     form = await visit.form()
@@ -205,11 +217,11 @@ async def _filled_in(visit: Visit) -> dict[str, str]:
 
 async def _try(visit: Visit, form: dict[str, str], ref: str = "") -> Page:
     """Runs what is in the form once, as a job of its own, and shows the form with it."""
-    once = {key: value for key, value in form.items() if key not in NOT_ONCE}
-    answer = await visit.ask("NOW " + record(once))
+    wanted = {key: value for key, value in form.items() if key not in NOT_ONCE}
+    answer = await _order(visit, form, "NOW " + record(wanted))
     types, runs = await visit.look("TYPES", f"RUNS {answer.status['id']} limit=1")
     tried = {"id": answer.status["id"], "run": runs.rows[0]["run"] if runs.rows else None}
-    return await _form(visit, form, types.rows, ref, tried=tried)
+    return await _form(visit, form | {"once": ""}, types.rows, ref, tried=tried)
 
 
 NOT_ONCE = (
@@ -241,8 +253,12 @@ def record(form: Mapping[str, str]) -> str:
 
 
 def changes(before: Mapping[str, str], form: Mapping[str, str]) -> list[str]:
-    """Words of SET: what the form says otherwise. A secret that shows as `***` was not touched."""
+    """Words of SET: what the form says otherwise. A secret that shows as `***` was not touched.
+
+    Nor was what a page shows less of than there is: blanks around it, characters that nobody sees.
+    """
     words = []
+    before = {key: visible(value).strip() for key, value in before.items()}
     for key in ("schedule", "command", *OPTIONS):
         now = form.get(key)
         if (

@@ -191,14 +191,15 @@ async def history(visit: Visitor, ref: FromPath[str]) -> Page:
     one, two = visit.query("from"), visit.query("to")
     is_compared = one.isdecimal() and two.isdecimal() and len(one + two) < 20
     wanted = [f"GET {ref} @{one}", f"GET {ref} @{two}"] if is_compared else []
-    answers = await visit.look(f"HISTORY {ref} limit={ROWS}", f"GET {ref}", *wanted)
+    answers = await visit.look(f"HISTORY {ref} {visit.one_more}", f"GET {ref}", *wanted)
     rows, job = answers[0].check().rows, answers[1].pairs if answers[1].status["ok"] else {}
     old, new = (answer.check().pairs for answer in answers[2:4]) if is_compared else ({}, {})
     return visit.page(
         "history.html",
         f"HISTORY {ref}", *wanted, f"ROLLBACK {ref} REV",
         ref=ref,
-        rows=rows,
+        rows=rows[:ROWS],
+        is_more=len(rows) > ROWS,
         job=job,
         old=old,
         new=new,
@@ -229,8 +230,7 @@ async def rollback(visit: Visitor, ref: FromPath[str]) -> Redirect:
 @get("/changes")
 async def changes(visit: Visitor) -> Page:
     """All changes, newest first; a page of them at a time."""
-    offset = (visit.number - 1) * ROWS
-    rows = (await visit.read(f"HISTORY limit={ROWS + 1} offset={offset}")).rows
+    rows = (await visit.read(f"HISTORY {visit.one_more}")).rows
     return visit.page("changes.html", "HISTORY", "UNDO", rows=rows[:ROWS], is_more=len(rows) > ROWS)
 
 

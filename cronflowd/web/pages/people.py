@@ -8,6 +8,7 @@ from litestar import get, post
 from litestar.response import Redirect, Stream
 
 from ...base.errors import Refusal
+from ...base.names import check_form
 from ...base.text import quote
 from ..identity import by_cookie
 from ..rest import ref_of
@@ -17,7 +18,7 @@ MAX_ROWS = 200
 VERDICTS = {"": "All", "denied": "Refused", "ok": "Done"}
 
 
-async def _page(visit: Visit, topic: str, shown: str = "", error: Refusal | None = None) -> Page:
+async def _page(visit: Visit, topic: str, shown: str = "", **refused: Any) -> Page:
     """One of the three lists, with what was just made, which is shown this once."""
     line = {"users": "USER LIST", "tokens": "TOKEN LIST", "secrets": "SECRET LIST"}[topic]
     rows = (await visit.read(line)).rows
@@ -27,8 +28,8 @@ async def _page(visit: Visit, topic: str, shown: str = "", error: Refusal | None
         rows=rows[:MAX_ROWS],
         more=len(rows) - MAX_ROWS,
         shown=shown,
-        error=error,
         roles=ROLES,
+        **refused,
     )
 
 
@@ -72,16 +73,18 @@ async def change_secret(visit: Visitor) -> Any:
 
 async def _order(visit: Visit, topic: str, form: dict[str, str], deeds: dict[str, tuple[str, str]]) -> Any:
     """A deed's verb, whom it is about, and the words behind that; a token that is made is called by these."""
+    is_new = form.get("deed") in ("add", "put")
     try:
         verb, words = deeds.get(form.get("deed", ""), ("", ""))
         if not verb:
             raise Refusal("bad-option", f"one of these is to be done: {', '.join(deeds)}")
-        whom = "" if verb == "TOKEN ADD" else ref_of(form.get("name", ""), topic[:-1])
+        name = form.get("name", "") if verb != "TOKEN ADD" else ""
+        whom = check_form(name, "name") if is_new and name else name and ref_of(name, topic[:-1])
         answer = await visit.ask(" ".join(filter(None, (verb, whom, words))))
     except Refusal as error:
         if error.code == "auth-required":
             raise
-        return await _page(visit, topic, error=error)
+        return await _page(visit, topic, error=error, form=form if is_new else {})
     made = [row["value"] if "value" in row else next(iter(row.values())) for row in answer.rows]
     if made:
         return await _page(visit, topic, shown=str(made[0]))

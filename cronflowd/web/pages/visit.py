@@ -105,6 +105,11 @@ class Visit(Asker):
         """limit= and offset= of this page, and the wish to know how many there are."""
         return f"limit={ROWS} offset={(self.number - 1) * ROWS} count=yes"
 
+    @property
+    def one_more(self) -> str:
+        """The same of a list that is not counted: one more than is shown tells whether there are more."""
+        return f"limit={ROWS + 1} offset={(self.number - 1) * ROWS}"
+
     def asked(self, **fits: Callable[[str], object]) -> dict[str, str]:
         """What an address asks for, as options of a line; one whose value does not fit is as not said."""
         found = {key: self.query(key) for key in fits}
@@ -132,7 +137,8 @@ class Visit(Asker):
         **context: Any,
     ) -> Page:
         """The page; `nc`: the lines that tell the same to netcat; `error`: what was refused, as it tells."""
-        whole = self._context(nc) | self.frame | context | {"error": error}
+        wrong = getattr(error, "option", "")  # the field that it is about
+        whole = self._context(nc) | self.frame | {"wrong": wrong} | context | {"error": error}
         if error:
             status = getattr(error, "status", 422)
         return Response(paper.render(template, whole), status_code=status, media_type=MediaType.HTML)
@@ -186,6 +192,7 @@ class Visit(Asker):
             "may": lambda _: False,
             "health": "",
             "paused_all": None,
+            "form": {},  # what was filled in and refused
         }
 
     def netcat(self, line: str) -> str:
@@ -248,7 +255,7 @@ def make_guest(request: AnyRequest) -> Visit:
 
 # What a form sends goes to the page itself, or below the page of one thing.
 _SENT_FROM = re.compile(
-    r"/(?:users|tokens|secrets|sessions|undo|workers)\b|/(?:jobs|runs|flows)/[A-Za-z0-9._-]+"
+    r"/(?:users|tokens|secrets|sessions|undo|workers|heartbeats)\b|/(?:jobs|runs|flows)/[A-Za-z0-9._-]+(?:/edit\b)?"
 )
 TITLES = {
     400: "That cannot be done as it was said", 403: "You may not do this", 404: "There is no such thing",
@@ -266,24 +273,36 @@ def on_error(request: AnyRequest, error: Exception) -> Response[Any]:
     status, message = refused.status, refused.message
     if status == 401:
         return to_sign_in(request)
-    title = TITLES.get(status, "That did not work")
+    title, back = TITLES.get(status, "That did not work"), sent_from(request)
     if isinstance(error, Unreachable):
-        title, message = "The daemon does not answer", f"{error}. This page looks again by itself."
+        again = (
+            "What you sent may not be done: load this page again to send it again"
+            if back
+            else "This page looks again by itself"
+        )
+        title, message = "The daemon does not answer", f"{error}. {again}."
     elif isinstance(error, HTTPException):
         message = error.detail
-    answer = make_guest(request).page("sorry.html", status=status, title=title, message=message, code=status)
+    answer = make_guest(request).page(
+        "sorry.html", status=status, title=title, message=message, code=status, back=back
+    )
     answer.headers |= getattr(error, "headers", None) or {}  # of 405, which methods there are
     return answer
 
 
+def sent_from(request: AnyRequest) -> str:
+    """The page that a form was sent from, or one that is about the same; empty where nothing was sent."""
+    if request.method in ("GET", "HEAD"):
+        return ""
+    found = _SENT_FROM.match(request.url.path)
+    return found[0] if found else "/"
+
+
 def to_sign_in(request: AnyRequest) -> Redirect:
     """First who you are, then back here; whoever was signed in is told that he is no longer."""
-    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    is_sent = request.method != "GET"
-    if is_sent:  # the page that it was sent from, or one that is about the same
-        found = _SENT_FROM.match(path)
-        path = found[0] if found else "/"
-    words = {"over": ("sent" if is_sent else "yes") if request.cookies.get(COOKIE) else ""}
+    back = sent_from(request)
+    path = back or request.url.path + (f"?{request.url.query}" if request.url.query else "")
+    words = {"over": ("sent" if back else "yes") if request.cookies.get(COOKIE) else ""}
     words |= {"next": path if path != "/" else ""}
     said = urlencode({key: value for key, value in words.items() if value})
     return Redirect(f"/login?{said}" if said else "/login", status_code=303)

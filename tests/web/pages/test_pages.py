@@ -147,6 +147,33 @@ async def test_a_refusal_stands_at_its_field_and_nothing_that_was_filled_in_is_l
         assert (job["env.A"], job["env.B"]) == ("1", "x y")
 
 
+@pytest.mark.parametrize(
+    ("path", "form", "wrong"),
+    [
+        ("/heartbeats", {"name": "offsite", "every": "often", "desc": "a copy"}, "every"),
+        ("/heartbeats", {"name": "of site", "every": "1d", "desc": "a copy"}, "name"),
+        ("/users", {"deed": "add", "name": "b c", "email": "b@example.org", "role": "viewer"}, "name"),
+        ("/users", {"deed": "add", "name": "bob", "email": "nowhere", "role": "viewer"}, "email"),
+        ("/tokens", {"deed": "add", "name": "ci", "ttl": "ever", "role": "viewer"}, "ttl"),
+        ("/secrets", {"deed": "put", "name": "d b", "value": "hunter3"}, "name"),
+    ],
+)
+async def test_so_it_is_in_every_form_that_makes_something(
+    tmp_path: Path, path: str, form: dict[str, str], wrong: str
+) -> None:
+    """Heartbeats were a page of errors, and of the others all that was typed was lost."""
+    async with _house(tmp_path) as (browser, _):
+        answer = await _send(browser, path, **form)
+        assert answer.status == 422
+        assert f'aria-invalid="true" aria-describedby="wrong-{wrong}"' in answer.text
+        assert f'<p class="refusal" id="wrong-{wrong}">' in answer.text
+        fields = dict(re.findall(r'<input id="([a-z]+)"[^>]* value="([^"]*)"', answer.text))
+        typed = {key: value for key, value in form.items() if key not in ("deed", "role", "value")}
+        assert typed.items() <= fields.items()
+        assert "role" not in form or "<option selected>viewer" in answer.text.partition('id="role"')[2]
+        assert "hunter3" not in answer.text
+
+
 async def test_what_is_tried_is_the_command_that_stands_in_the_form(tmp_path: Path) -> None:
     """`A=1 env` sets a variable for the shell; before a command of NOW it was an option, or none."""
     async with _house(tmp_path) as (browser, daemon):
@@ -201,6 +228,37 @@ async def test_only_what_was_changed_in_the_form_is_said_to_the_daemon(tmp_path:
         assert newest["change"] == "header.X-A: 1 2 -> 1 3; timeout: 5m -> none"
         answer = await _send(browser, "/jobs/job/edit", **form)
         assert answer.headers["location"] == "/jobs/job?done=unchanged"
+
+
+@pytest.mark.parametrize("command", ["  indented", "behind  ", "turned\u202eround", "a\tb"])
+async def test_what_a_page_shows_less_of_is_not_changed_with_something_else(
+    tmp_path: Path, command: str
+) -> None:
+    """Who wrote what a job is for took the blanks of its command away, and the marks that nobody sees."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say(f'ADD name=job title=" t " env.X="a  " @daily {command}')
+        page = (await browser.get("/jobs/job/edit")).text
+        shown = re.search('name="command" class="code" value="([^"]*)"', page)
+        assert shown
+        form = {"command": shown[1], "title": "t", "env": "X=a", "desc": "new"}
+        assert (await _send(browser, "/jobs/job/edit", **form)).status == 303
+        (newest, *_) = await daemon.say("HISTORY job limit=1")
+        assert newest["change"] == "desc: - -> new"
+
+
+async def test_what_one_page_sends_is_done_once(tmp_path: Path) -> None:
+    """By two clicks, and by whoever sends it again since no answer came, there were two jobs."""
+    async with _house(tmp_path) as (browser, _):
+        form = {"schedule": "@daily", "command": "a"}
+        once = re.search('name="once" value="([0-9a-f]{16})"', (await browser.get("/jobs/new")).text)
+        assert once
+        for path, command in (("/jobs/1", "a"), ("/jobs/1", "a"), ("/jobs/2", "b")):
+            answer = await _send(browser, "/jobs/new", **(form | {"command": command, "once": once[1]}))
+            assert answer.headers["location"] == f"{path}?done=added"
+        answer = await _send(browser, "/jobs/new", **form, **{"once": once[1], "try": "yes"})
+        assert f'name="once" value="{once[1]}"' not in answer.text, "what is tried again is to run again"
+        answer = await _send(browser, "/jobs/new", **form, once="x CLEAR all")
+        assert answer.headers["location"] == "/jobs/4?done=added"
 
 
 async def test_who_may_change_only_his_own_jobs_is_shown_buttons_for_these_alone(tmp_path: Path) -> None:
@@ -259,6 +317,29 @@ async def test_a_daemon_that_does_not_answer_is_said_and_looked_for_again(
         assert '<meta http-equiv="refresh"' in answer.text
 
 
+async def test_what_was_sent_to_a_daemon_that_does_not_answer_may_be_sent_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page looked again for what can only be sent, and told that there was no such thing."""
+    async with _house(tmp_path) as (browser, daemon):
+        word = SECOND_WORD.search((await browser.get("/more")).text)
+        assert word
+
+        async def nobody(*_: Any) -> Any:
+            raise Unreachable("unix:/x: no such file")
+
+        monkeypatch.setattr(daemon, "ask_all", nobody)
+        for path, back in (
+            ("/jobs/new", "/jobs/new"), ("/jobs/a/edit", "/jobs/a/edit"), ("/jobs/a/run", "/jobs/a"),
+            ("/heartbeats", "/heartbeats"), ("/pause", "/"),
+        ):  # fmt: skip
+            answer = await browser.ask("POST", path, form={"csrf": word[1]})
+            assert answer.status == 503
+            assert "What you sent may not be done" in answer.text
+            assert f'<a class="button main" href="{back}">Back' in answer.text
+            assert 'http-equiv="refresh"' not in answer.text and "by itself" not in answer.text
+
+
 async def test_the_beginning_of_a_page_does_not_wait_for_old_files(tmp_path: Path) -> None:
     """The sentence on top is there while a year of history is still being read; a refusal there is told."""
     async with _house(tmp_path) as (browser, daemon):
@@ -310,6 +391,24 @@ async def test_a_list_is_told_a_page_at_a_time(tmp_path: Path) -> None:
             assert "of 112" in page
             found = re.findall(r'rel="(\w+)" href="/jobs\?tag=t&amp;page=(\d)"', page)
             assert found == [(word, str(number + (1 if word == "next" else -1))) for word in others.split()]
+
+
+async def test_a_page_behind_the_last_one_says_so_and_none_leads_to_it(tmp_path: Path) -> None:
+    """`No job yet` stood where a page of jobs had been; of a job's changes no page told but the last 50."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily a")
+        for number in range(49):
+            await daemon.say(f"SET a desc={number}")
+        for path in ("/changes", "/jobs/a/history"):
+            page = (await browser.get(path)).text
+            assert page.count("<tr>") == 51 and "Older" not in page, path
+        await daemon.say("SET a desc=last")
+        for path in ("/changes", "/jobs/a/history"):
+            assert f'<a rel="next" href="{path}?page=2">' in (await browser.get(path)).text
+            assert (await browser.get(f"{path}?page=2")).text.count("<tr>") == 2, "with its head"
+        for path in ("/jobs?tag=x&page=2", "/runs?page=2", "/changes?page=3"):
+            page = (await browser.get(path)).text
+            assert "The list does not go that far" in page and " yet</h2>" not in page, path
 
 
 async def test_a_list_that_is_cut_says_so(tmp_path: Path) -> None:

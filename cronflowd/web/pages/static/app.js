@@ -66,8 +66,50 @@
   document.addEventListener("visibilitychange", () => { listen(); if (!document.hidden && last) refresh(); });
   addEventListener("pagehide", () => { source?.close(); source = null; });
   // What a form does may end what this page is about: it is not asked for again, unless somebody stays on it or goes back.
-  addEventListener("submit", () => { leaving.abort(); setTimeout(() => { leaving = new AbortController(); }, 5000); });
-  addEventListener("pageshow", (event) => { if (event.persisted) { leaving = new AbortController(); listen(); refresh(); } });
+  // Nor is a form sent twice by two clicks.
+  let sent = null;
+  const stay = () => { leaving = new AbortController(); sent = null; };
+  addEventListener("submit", (event) => {
+    if (sent === event.target) { event.preventDefault(); return; }
+    sent = event.target;
+    leaving.abort();
+    setTimeout(stay, 5000);
+    keep(event.target);
+  });
+  addEventListener("pageshow", (event) => { if (event.persisted) { stay(); listen(); refresh(); } });
+
+  // --- what was sent and not done, since one was signed in no longer or the daemon was away, is filled in again ---
+  const KEPT = "sent", LOST = "lost"; // kept by the browser while this tab is open
+  const fields = (form) => [...form.elements].filter((each) => each.name && each.name !== "csrf" && each.type !== "submit");
+  function keep(form) {
+    if (form.method !== "post" || one("[type=password]", form)) return;
+    for (const each of all("[data-for][hidden] :is(input, textarea)", form)) each.value = ""; // they mean nothing to this type
+    const values = fields(form).map((each) => [each.name, each.type === "checkbox" ? each.checked : each.value]);
+    try { sessionStorage.setItem(KEPT, JSON.stringify([form.getAttribute("action"), values])); } catch { /* too long to be kept */ }
+  }
+  function fill() {
+    const kept = sessionStorage.getItem(KEPT);
+    if (!kept) return;
+    // To sign in, and to tell that something is away, are pages of nobody.
+    if (document.body.matches(".guest")) { sessionStorage.setItem(LOST, "yes"); return; }
+    const [action, values] = JSON.parse(kept), isLost = sessionStorage.getItem(LOST);
+    sessionStorage.removeItem(KEPT);
+    sessionStorage.removeItem(LOST);
+    const form = all("form[method=post]").findLast((each) => each.getAttribute("action") === action);
+    if (!isLost || !form || !one(":is(input, textarea, select):not([type=hidden])", form)) return;
+    for (const [name, value] of values) {
+      const field = form.elements[name];
+      if (!field || field.value === value) continue;
+      if (field.type === "checkbox") field.checked = value; else field.value = value;
+      field.closest("details")?.setAttribute("open", "");
+    }
+    for (const each of all("[data-types], [data-preview]", form)) each.dispatchEvent(new Event(each.matches("select") ? "change" : "input"));
+    const note = document.createElement("p");
+    note.className = "note warn";
+    note.setAttribute("role", "status");
+    note.textContent = "What you sent was perhaps not done. It stands here again.";
+    form.before(note);
+  }
 
   // --- a run's output as it comes ---
   function stream(out) {
@@ -207,5 +249,6 @@
   all("[data-preview]").forEach(preview);
   all("[data-types]").forEach(types);
   all("[data-plot]").forEach(plot);
+  fill();
   listen();
 })();
