@@ -38,6 +38,7 @@ MAX_LOOKS = 100
 DAY_S = 86_400.0
 MINUTE_S, HOUR_S = 60.0, 3600.0
 MAX_TASKS = 10
+MOST_TIMES = 4  # so many times longer than asked for is a life at most, for the sake of what has not happened
 MOST_ADDED = 20  # later ones are not left out to make a failure smaller
 BIG_STEP_S = 3 * HOUR_S  # a clock set by more takes the new time: moments may come again
 TICK = timedelta(milliseconds=1)
@@ -654,10 +655,16 @@ def _through_json(fact: f.Fact, now: datetime) -> f.Fact:
     return encoding.decode(encoding.encode(1, now, fact, False))[2]
 
 
-def days(seed: str, number: int, without: frozenset[int] = frozenset()) -> Iterator[Life]:
-    """A life, after each of its days. Raises Broken, which says when."""
-    life = Life(seed, without)
-    for day in range(1, number + 1):
+def days(
+    seed: str,
+    number: int,
+    without: frozenset[int] = frozenset(),
+    is_rich: Callable[[Life], bool] = lambda _: True,
+) -> Iterator[Life]:
+    """A life, after each of its days: so many, and more until enough has happened. Raises Broken."""
+    life, day = Life(seed, without), 0
+    while day < number or not (is_rich(life) or day == MOST_TIMES * number):
+        day += 1
         try:
             life.live(DAY_S)
             life.check()
