@@ -17,7 +17,6 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import cast
 
 import attrs
 import trio
@@ -163,20 +162,19 @@ class Compactor:
                 rest_s = min(2 * rest_s, LONGEST_REST_S)
             self._wanted = trio.Event()
 
-    def started(self, process: trio.Process) -> None:
-        """Of a compaction, while it runs."""
-        os.environ[FORMER_COMPACTION] = str(process.pid)
+    def started(self, value: trio.Process | None = None) -> None:
+        """Of a compaction, while it runs: it is its TaskStatus."""
+        os.environ[FORMER_COMPACTION] = str(value.pid) if value else ""
 
     async def _compact(self) -> bool:
         settings = self._core.settings
         kept = [str(settings.data), str(settings.history), settings.keep.text]
         command = [sys.executable, "-m", "cronflowd", "compact", *kept]
         why = f"it took longer than {COMPACTION_LIMIT_S:g} s"
-        told = cast(trio.TaskStatus[trio.Process], self)
         with trio.move_on_after(COMPACTION_LIMIT_S):
             try:
                 done = await trio.run_process(
-                    command, capture_stdout=True, check=False, start_new_session=True, task_status=told
+                    command, capture_stdout=True, check=False, start_new_session=True, task_status=self
                 )
                 why = f"exit {done.returncode}" if done.returncode else await self._adopt(done.stdout)
                 if done.returncode == Exit.TRY_AGAIN:

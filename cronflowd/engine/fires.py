@@ -239,8 +239,11 @@ def let_in(
     With on=all and overlap=skip one that is away, or slow, does not keep the task from all others.
     """
     said = overlap(state, task, first_run)
-    targets = targets_of(state, task.spec, now)
-    kept = _busy(state, task, targets, said[0]) if said[0] else {}
+    # As `targets_of` has them, without a call: each fire comes by here.
+    targets = all_targets(state, task.spec, now) if task.spec.options.on == "all" else ANY
+    if not said[0]:
+        return targets, {}, said
+    kept = _busy(state, task, targets, said[0])
     if len(kept) < len(targets):
         said = "", *said[1:]
     return targets, kept, said

@@ -138,7 +138,7 @@ from msgspec.structs import replace
 
 from ..base.errors import Refusal
 from ..base.output import last_lines, size_of
-from ..base.replies import NOTE_COLUMNS, Reply, Row
+from ..base.replies import NOTE_COLUMNS, Reply
 from ..base.text import escape, format_time
 from ..tasks.reasons import Reason, code_of, in_words, reason, shortened
 from ..tasks.task import HELD, Run, Task
@@ -202,7 +202,8 @@ def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: in
         raise Refusal("busy", f"{in_words(why)} (overlap={mode})")
     if not targets:
         raise Refusal("busy", in_words(NO_WORKER))
-    targets = [target for target in targets if target not in kept]
+    if kept:
+        targets = [target for target in targets if target not in kept]
     values: dict[str, Any] = {"run": first}
     if task.spec.options.on == "all":
         values["runs"] = list(range(first, first + len(targets)))
@@ -211,11 +212,12 @@ def ask(state: State, task: Task, args: dict[str, str], now: datetime, first: in
         queued = f.RunQueued(run, task.id, now, "manual", None, args or None, parked)
         queued.target, run = target, run + 1
         before.append(queued)
-    notes: list[Row] = [
-        ("note", f"not on {name}: {in_words(each)} (overlap={mode})") for name, each in kept.items()
-    ]
-    reply = Reply(f"{first}", values, NOTE_COLUMNS if notes else (), notes)
-    return Decision(before + left_out(first, kept), reply, messages)
+    reply = Reply(f"{first}", values)
+    if kept:
+        before += left_out(first, kept)
+        rows = [("note", f"not on {name}: {in_words(each)} (overlap={mode})") for name, each in kept.items()]
+        reply.columns, reply.rows = NOTE_COLUMNS, rows
+    return Decision(before, reply, messages)
 
 
 def _cancel(state: State, order: o.CancelRun, now: datetime, limits: Limits) -> Decision:
