@@ -197,7 +197,7 @@ class Answers:
             question = self.admission.own(question, session)
         reply = self.core.submit(question, session.who, now, session.once).reply
         assert reply is not None
-        if question.__class__ is o.AddTask:
+        if question.__class__ is o.AddTask and slips.DOUBTFUL.search(question.spec.command):
             spec = question.spec
             notes = [("note", text) for text in slips.remarks(spec.options.type, spec.command)]
             return replace(reply, columns=("note", "text"), rows=[*reply.rows, *notes]) if notes else reply

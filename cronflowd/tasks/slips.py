@@ -154,7 +154,7 @@ def _refuse(word: str, why: str) -> NoReturn:
 
 def remarks(kind: str, command: str) -> Iterator[str]:
     """What is doubtful about a task of this type."""
-    return _remarks(command) if kind in PROGRAMS and _DOUBTFUL.search(command) else iter(())
+    return _remarks(command) if kind in PROGRAMS and DOUBTFUL.search(command) else iter(())
 
 
 def _remarks(command: str) -> Iterator[str]:
@@ -176,7 +176,7 @@ def _remarks(command: str) -> Iterator[str]:
 
 
 # What holds none of these is not remarked on.
-_DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root|^[ \t]*[#&|;)]|{{secret:")
+DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root|^[ \t]*[#&|;)]|{{secret:")
 _TYPESET = re.compile("[“”„‟«»‘’‚]")
 _ALL_QUOTED = re.compile(r"""["']((?<=")[^"\\$`]*+(?=")|(?<=')[^']*+(?='))["'][ \t]*+""")
 # Up to a comment, or to a quote that is not closed.
