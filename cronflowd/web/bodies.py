@@ -32,7 +32,7 @@ def explain(kind: Any, message: str, path: str | None) -> tuple[str, str | None]
     if found := re.search("Invalid enum value '(.*)'", message, re.DOTALL):
         words = [str(word) for part in _at(kind, path) for word in getattr(part, "values", ())]
         return f'"{found[1][:80]}" is not one of {", ".join(words)}' + meant(found[1], words), path
-    return message, path
+    return message, path and path.removesuffix("[...]")  # any of an object's values: nobody says which
 
 
 def _at(kind: Any, path: str | None) -> list[inspect.Type]:

@@ -492,6 +492,8 @@ def test_what_is_refused_names_its_field_and_changes_nothing(tmp_path: Path) -> 
             other = await browser.ask("PATCH", f"{API}/jobs/call", {"type": "shell", "command": "x"})
             assert (other.status, other.json["error"].get("field")) == (400, "type")
             await daemon.say("REMOVE call")
+            nothing = await browser.post(f"{API}/jobs/a/trigger", {"args": {"A": None}})
+            assert (nothing.status, nothing.json["error"].get("field")) == (400, "args")
             unclear = await browser.post(f"{API}/jobs/a/pause", {"until": "x"})
             assert (unclear.status, unclear.json["error"].get("field")) == (400, "until")
             assert (await browser.get(f"{API}/jobs?limit=0")).error == (400, "bad-option")
