@@ -32,7 +32,6 @@ from ..base.histograms import Histogram
 from ..engine.encoding import encode_open
 from ..engine.facts import Fact
 from ..host import disk as d
-from ..host.disk import write_atomically
 from ..host.logs import last_words
 from .files import clear_leftovers, journal_dir, segment_path
 from .records import BATCH_MARK, MAX_RECORD_BYTES, SEAL_BYTES, Header, read_newest, seal, write_newest
@@ -475,7 +474,7 @@ def _cut(tail: Tail, disk: d.Disk) -> str:
         disk.ftruncate(file.fileno(), os.fstat(file.fileno()).st_size)
         aside = _tail_name(tail.path, tail.offset)
         file.seek(tail.offset)
-        write_atomically(aside, d.chunks_of(file), disk)
+        d.write_atomically(aside, d.chunks_of(file), disk)
         disk.ftruncate(file.fileno(), tail.offset)
         disk.fsync(file.fileno())
     return aside.name

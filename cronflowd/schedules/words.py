@@ -143,16 +143,9 @@ def refuse_word(word: str, why: str) -> NoReturn:
 
 def refuse_unknown(word: str, why: str) -> NoReturn:
     """A word that is none of ours, with the one that is nearest, be it a zone's."""
-    known = [
-        *WEEKDAYS,
-        *MONTHS,
-        *SECONDS,
-        *(f"{unit}s" for unit in (*SECONDS, *UNITS)),
-        *UNITS,
-        *ADVERBS,
-        *DAY_SETS,
-    ]
-    known += ["every", "hourly", "noon", "midnight", "between", "twice", "last"]
+    units = (*SECONDS, *(f"{unit}s" for unit in (*SECONDS, *UNITS)), *UNITS)
+    others = ("every", "hourly", "noon", "midnight", "between", "twice", "last")
+    known = [*WEEKDAYS, *MONTHS, *units, *ADVERBS, *DAY_SETS, *others]
     known = [each for each in known if len(each) > 2 and each != word]
     refuse_word(word, f"{why}{meant(word, known) or zone_called(word)}")
 

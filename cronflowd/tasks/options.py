@@ -29,18 +29,7 @@ from ..schedules.zones import (
     parse_zone,
     why_unscheduled,
 )
-from .kinds import (
-    TAKES,
-    TYPES,
-    check_header_name,
-    check_reference,
-    names_in,
-    parse_expect,
-    parse_meta,
-    parse_payload,
-    parse_secret,
-    parse_stdin,
-)
+from . import kinds
 from .targets import UNSAID, Notify, parse_notify
 
 MAX_TAGS = 32
@@ -335,10 +324,10 @@ RULES: dict[str, Rule] = {
     ),
     "type": _choice(
         "type", "what the command is; HELP TYPE tells of one", "kind executor",
-        {kind: _TYPES_ALSO[kind] for kind in TYPES},
+        {kind: _TYPES_ALSO[kind] for kind in kinds.TYPES},
     ),
     "stdin": Rule(
-        "stdin", parse_stdin, form="BASE64", what="what the job reads on standard input", also="input"
+        "stdin", kinds.parse_stdin, form="BASE64", what="what the job reads on standard input", also="input"
     ),
     "cwd": Rule(
         "cwd", _parse_cwd, form="/DIR",
@@ -349,14 +338,17 @@ RULES: dict[str, Rule] = {
         "user", check_user_name, form="NAME", what="whom it runs as, with that user's groups and home",
         also="run_as runas as uid become sudo username login",
     ),
-    "payload": Rule("payload", parse_payload, form="{JSON}", what="its data", also="data json args params"),
+    "payload": Rule(
+        "payload", kinds.parse_payload, form="{JSON}", what="its data", also="data json args params"
+    ),
     "body": Rule("body", str, what="a request's body, as text"),
     "expect": Rule(
-        "expect", parse_expect, form="200-299,404", what="statuses that are a success",
+        "expect", kinds.parse_expect, form="200-299,404", what="statuses that are a success",
         also="status statuses expected",
     ),
     "secret": Rule(
-        "secret", parse_secret, what="signs a webhook; logs in for an email", also="token signature hmac"
+        "secret", kinds.parse_secret, what="signs a webhook; logs in for an email",
+        also="token signature hmac",
     ),
     "prio": _choice(
         "prio", "who goes first when slots are short", "priority importance nice",
@@ -443,7 +435,7 @@ RULES: dict[str, Rule] = {
         "mail mailto email alert alerts on_failure on_error notification notifications webhook slack",
     ),
     "meta": Rule(
-        "meta", parse_meta, form="{JSON}", what="what programs keep with it; it means nothing here",
+        "meta", kinds.parse_meta, form="{JSON}", what="what programs keep with it; it means nothing here",
         also="metadata annotations extra custom_data",
     ),
     "owner": Rule(
@@ -454,21 +446,16 @@ RULES: dict[str, Rule] = {
 # What is no option of the table, although it is often taken for one, and where it is said.
 ELSEWHERE = {
     "jobName": "a task's name is name= here",
-    "schedule": "the schedule stands by itself after the options",
-    "cron": "the schedule stands by itself after the options",
-    "command": "the command stands by itself after the schedule",
-    "cmd": "the command stands by itself after the schedule",
+    **dict.fromkeys(("schedule", "cron"), "the schedule stands by itself after the options"),
+    **dict.fromkeys(("command", "cmd"), "the command stands by itself after the schedule"),
     "paused": "ADD paused=yes; for a task that is there, PAUSE and RESUME",
-    "state": "ADD paused=yes, or later PAUSE and RESUME",
-    "enabled": "ADD paused=yes, or later PAUSE and RESUME",
-    "disabled": "ADD paused=yes, or later PAUSE and RESUME",
+    **dict.fromkeys(("state", "enabled", "disabled"), "ADD paused=yes, or later PAUSE and RESUME"),
     **dict.fromkeys(
         ("replace", "upsert", "overwrite", "force"), "ADD replace=yes replaces the task of that name"
     ),
     "env": "write env.NAME=VALUE",
     "unset": "SET takes variables away with it",
-    "header": "write header.NAME=VALUE",
-    "headers": "write header.NAME=VALUE",
+    **dict.fromkeys(("header", "headers"), "write header.NAME=VALUE"),
     **dict.fromkeys(("environment", "vars", "envs", "variables"), "write env.NAME=VALUE"),
     **dict.fromkeys(
         ("stdout", "stderr", "log", "logfile", "output"),
@@ -516,7 +503,8 @@ def set_options(
     if is_about_secrets:
         new = evolve(options, **changes)
         texts = [text for _, text in referring(new)]
-        changes["wants"], changes["secrets"] = names_in(texts), names_in([*texts, new.notify.text])
+        changes["wants"] = kinds.names_in(texts)
+        changes["secrets"] = kinds.names_in([*texts, new.notify.text])
     # Most tasks have no options of their own and share one object.
     return evolve(options, **changes) if changes else options
 
@@ -525,7 +513,7 @@ def referring(options: Options) -> list[tuple[str, str]]:
     """The values that may name a secret, by key."""
     texts = [(f"env.{name}", text) for name, text in options.env]
     texts += [(f"header.{name}", text) for name, text in options.headers]
-    return texts + [(key, getattr(options, key)) for key in TAKES]
+    return texts + [(key, getattr(options, key)) for key in kinds.TAKES]
 
 
 def no_option(key: str) -> str:
@@ -569,7 +557,7 @@ def check_variable(name: str, where: str) -> None:
 
 def _set_header(headers: dict[str, tuple[str, str]], name: str, text: str) -> None:
     """By the name in lower case: no two may differ in case alone."""
-    check_header_name(name)
+    kinds.check_header_name(name)
     headers.pop(name.lower(), None)
     if text.strip():
         headers[name.lower()] = name, text
@@ -604,7 +592,7 @@ def is_secret(key: str) -> bool:
 
 def masked(key: str, text: str) -> str:
     """A value for those who ask: a secret is told to be there, and not what it is."""
-    return MASK if text and is_secret(key) and not names_in([text]) else text
+    return MASK if text and is_secret(key) and not kinds.names_in([text]) else text
 
 
 def check_given(words: dict[str, str]) -> None:
@@ -614,7 +602,7 @@ def check_given(words: dict[str, str]) -> None:
     """
     for key, text in words.items():
         if text.__class__ is not str or "secret:" in text:
-            check_reference(key, str(text))
+            kinds.check_reference(key, str(text))
         if text == MASK and is_secret(key):
             why = "stands for a value that is not shown; leave it out, and it stays as it is"
             raise Refusal("bad-option", f"{escape(key)}=: {MASK} {why}", key)

@@ -12,7 +12,7 @@ import trio
 from attrs import define, field
 
 from cronflowd.base.errors import Refusal
-from cronflowd.base.replies import Reply
+from cronflowd.base.replies import Reply, format_status
 from cronflowd.daemon.access import Known
 from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
@@ -121,7 +121,9 @@ class House:
     async def says(self, session: Session, line: str) -> str:
         """`OK …`, or `ERR …`, as it would be read."""
         try:
-            return f"OK {(await self.ask(session, line)).text}".rstrip()
+            reply = await self.ask(session, line)
+            rows = sum(row is not None for row in reply.rows) if reply.count_key else 0
+            return format_status(reply, as_json=False, rows=rows)
         except Refusal as refusal:
             return f"ERR {refusal.code} {refusal.message}"
 
