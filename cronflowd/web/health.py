@@ -8,7 +8,7 @@ from litestar import MediaType, Response, get
 from litestar.datastructures import State
 
 from ..host.secrets import is_loopback
-from .identity import AnyRequest, address_of, caller_of
+from .identity import AnyRequest, address_of, caller_of, is_proxied
 from .line import GATEWAY, Daemon, Unreachable
 
 
@@ -31,14 +31,11 @@ async def readyz(state: State) -> Response[str]:
     return Response("ok\n", media_type=MediaType.TEXT)
 
 
-# Somebody who is let in by it, or a proxy of this machine that speaks for somebody elsewhere.
-_SHOWS = frozenset({"authorization", "forwarded", "x-forwarded-for", "x-real-ip"})
-
-
 @get("/metrics", media_type=MediaType.TEXT, include_in_schema=False)
 async def metrics_text(request: AnyRequest, state: State) -> Response[str]:
     """For a Prometheus of this machine, or one that shows a token: names of jobs stand in it."""
-    is_near = is_loopback(address_of(request)) and _SHOWS.isdisjoint(request.headers.keys())
-    caller = GATEWAY if is_near else await caller_of(request)
+    is_near = is_loopback(address_of(request)) and not is_proxied(request)
+    is_shown = "authorization" in request.headers
+    caller = GATEWAY if is_near and not is_shown else await caller_of(request)
     text = "".join(f"{row['line']}\n" for row in (await state.daemon.ask("METRICS", caller)).rows)
     return Response(text, media_type="text/plain; version=0.0.4")

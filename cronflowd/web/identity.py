@@ -36,6 +36,7 @@ from .line import Caller, Daemon, account, bearer
 COOKIE = "cronflowd"
 CSRF_HEADER, CSRF_FIELD = "X-CSRF-Token", "csrf"
 ACCESS_S, COOKIE_S = 15 * 60, 7 * 86_400
+PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 MIN_KEY_BYTES = 32
 MAX_SHOWN_BYTES = 4096  # of what somebody shows
 ALGORITHM = "HS256"  # the one that is taken: what a token says of itself chooses nothing
@@ -152,6 +153,14 @@ def daemon_of(request: AnyRequest) -> Daemon:
 def address_of(request: AnyRequest) -> str:
     """Of the browser; by a unix socket comes a proxy, which might speak for anybody."""
     return request.client.host if request.client else NOBODY[0]
+
+
+def is_proxied(request: AnyRequest) -> bool:
+    """Whether a proxy shows that it asks for somebody else, who may be anywhere.
+
+    Some tell nothing of those they speak for, but they say HTTP 1.0, as neither browsers nor Prometheus do.
+    """
+    return any(each in request.headers for each in PROXIED) or request.scope["http_version"] == "1.0"
 
 
 async def caller_of(request: AnyRequest) -> Caller:

@@ -43,7 +43,6 @@ AN_HOUR = 3  # mails to one account: nobody's mailbox is filled by others
 MAX_NAME = 200  # characters, of what people are shown
 MAX_TRIES = 20  # names for an account, where others have the first ones
 NEED_NO_ACCOUNT = ("admin", "root", "cronflowd")  # the token file's own, and users of the daemon's machine
-PROXIED = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 
 Text = Annotated[str, msgspec.Meta(max_length=256)]
 
@@ -144,13 +143,11 @@ async def register(request: AnyRequest, new: Registration) -> Entered:
 def is_at_home(request: AnyRequest) -> bool:
     """Whether it is a browser on this machine, and no proxy on it that speaks for somebody else.
 
-    Some proxies tell nothing of those they speak for, but they say HTTP 1.0, as no browser does; and who
-    has one tells by which name people reach it.
+    Who has a proxy that tells nothing of itself tells by which name people reach it.
     """
     settings: WebSettings = request.app.state.settings
     name, _ = split_host(request.headers.get("host", ""))
-    is_proxied = any(each in request.headers for each in PROXIED) or request.scope["http_version"] == "1.0"
-    if is_proxied or settings.http_name or settings.http_url:
+    if i.is_proxied(request) or settings.http_name or settings.http_url:
         return False
     return is_loopback(i.address_of(request)) and is_loopback(name)
 

@@ -76,7 +76,9 @@ def test_figures_are_for_admins_and_for_a_prometheus_of_this_machine(tmp_path: P
             assert near.text.startswith("# HELP cronflowd_") and near.text.endswith("\n")
             assert near.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
             assert (await Browser(browser.app, "192.0.2.9").get("/metrics")).status == 401
-            assert (await Browser(browser.app).get("/metrics", x_forwarded_for="192.0.2.9")).status == 401
+            for shown in {"x_forwarded_for": "192.0.2.9"}, {"via": "1.1 proxy"}, {"x_real_ip": "192.0.2.9"}:
+                assert (await Browser(browser.app).get("/metrics", **shown)).status == 401
+            assert (await Browser(browser.app, version="1.0").get("/metrics")).status == 401
             viewer.address = "192.0.2.9"
             assert (await viewer.get("/metrics")).status == 200
 

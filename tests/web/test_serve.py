@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import socket
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,6 +74,9 @@ async def test_no_connection_goes_over_to_http_2(said: bytes) -> None:
         async with await trio.open_tcp_stream(*listener.sock.getsockname()[:2]) as stream:
             await stream.send_all(said)
             with trio.fail_after(PATIENCE_S):
-                told = b"".join([part async for part in stream])
+                told = b""
+                with suppress(trio.BrokenResourceError):  # the rest of what was said is no HTTP/1.1
+                    async for part in stream:
+                        told += part
         nursery.cancel_scope.cancel()
-    assert told.partition(b"\r\n")[0] == b"HTTP/1.1 200 "
+    assert told.partition(b"\r\n")[0] in (b"HTTP/1.1 200 ", *([b""] if said.startswith(b"PRI") else []))
