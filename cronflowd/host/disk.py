@@ -241,40 +241,73 @@ def make_directory(path: Path) -> None:
         raise Fatal(exit_of(error), f"{path}: cannot make the directory: {error.strerror}") from error
 
 
-def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
-    """Takes the directory for this process, for as long as the returned descriptor is open.
+@frozen
+class Lock:
+    """A directory that is this process's alone, for as long as this is open."""
+
+    file: int  # tells whose it is
+    directory: int  # held as well: a lock that is taken for a leftover and removed keeps nobody out
+
+    def close(self) -> None:
+        os.close(self.file)
+        os.close(self.directory)
+
+
+def lock_directory(data: Path, name: str = LOCK_NAME) -> Lock:
+    """Takes the directory for this process.
 
     Raises Fatal: 75 naming the process that has it, 73 or 74 where a lock cannot be made.
     """
     make_directory(data)
     path = data / name
-    is_ours = True
     if (mode := stat.S_IMODE(data.stat().st_mode)) & 0o022:  # one that was there before us
         log.warning("%s: others can change what is in it (mode %04o); chmod go-w it", data, mode)
-    try:
+    with contextlib.ExitStack() as held:
         try:
-            fd = plain(path, os.O_RDWR | os.O_CREAT)
+            directory = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+            held.callback(os.close, directory)
+            with contextlib.suppress(OSError):  # NFS knows no lock of a directory; then the file's must do
+                _lock(directory, path)
+            is_ours, fd = _open_lock(path)
+            held.callback(os.close, fd)
+            _lock(fd, path)
+            if is_ours:
+                _write_number(fd)
         except OSError as error:
-            if error.errno != errno.EROFS or not path.exists():
-                raise
-            fd, is_ours = plain(path, os.O_RDONLY), False  # it locks as well; `check` wants no more
+            raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
+        held.pop_all()
+    return Lock(fd, directory)
+
+
+def _open_lock(path: Path) -> tuple[bool, int]:
+    """Whether our number can stand in it, and its descriptor."""
+    try:
+        return True, plain(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
+        if error.errno != errno.EROFS or not path.exists():
+            raise
+        return False, plain(path, os.O_RDONLY)  # it locks as well; `check` wants no more
+
+
+def _lock(fd: int, path: Path) -> None:
+    """Raises Fatal (75) where another process has it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if is_ours:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     except BlockingIOError:
-        holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
-        os.close(fd)
-        raise Fatal(Exit.TRY_AGAIN, f"{data}: in use by process {holder or '(unknown)'}") from None
+        holder = ""
+        with contextlib.suppress(OSError):
+            holder = read_small(path)[:20].decode("ascii", "replace").strip()
+        raise Fatal(Exit.TRY_AGAIN, f"{path.parent}: in use by process {holder or '(unknown)'}") from None
+
+
+def _write_number(fd: int) -> None:
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     except OSError as error:
-        if error.errno not in NO_SPACE:
-            os.close(fd)
-            raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
         # The lock holds; that a full disk has no room for the number in it only spoils a message.
-    return fd
+        if error.errno not in NO_SPACE:
+            raise
 
 
 def holder_of(path: Path) -> int:

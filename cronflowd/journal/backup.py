@@ -171,7 +171,7 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
     except Refusal as refusal:
         raise Fatal(Exit.IO, refusal.message) from refusal
     finally:
-        os.close(lock)
+        lock.close()
 
 
 def _unpack(file: Path, into: Path) -> tuple[dict[str, str | int], int]:

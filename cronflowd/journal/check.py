@@ -14,7 +14,6 @@ an account that does not balance. That is a bug, told and left alone.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -163,8 +162,7 @@ def check(data: Path, fix: bool = False) -> int:
     directory = journal_dir(data)
     if not directory.is_dir():
         raise Fatal(Exit.USAGE, f"{data}: there is no journal in it")
-    lock = lock_directory(data)
-    try:
+    with contextlib.closing(lock_directory(data)):
         found = examine(data)
         for line in found.lines:
             print(line)
@@ -178,8 +176,6 @@ def check(data: Path, fix: bool = False) -> int:
             print(f"{data}: whole")
         is_good = not found.damages or (fix and found.can_mend)
         return Exit.OK if is_good and not found.faults else Exit.CORRUPT
-    finally:
-        os.close(lock)
 
 
 @define

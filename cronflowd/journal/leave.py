@@ -8,7 +8,6 @@ directory lacks, closes the cluster, and takes the cluster's mark off the direct
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -35,15 +34,11 @@ def leave(settings: Settings) -> int:
     """Prints `OK <seq>`: the last record. Raises Fatal: 75 while anybody leads, 69 without etcd."""
     if not settings.etcd:
         raise Fatal(Exit.USAGE, "cluster leave needs --etcd")
-    lock = lock_directory(settings.data)
-    try:
-        with _cluster_of(settings.data, settings) as (shared, told):
-            if not told:
-                why = f"{settings.data} is no directory of the cluster {settings.cluster} there"
-                raise Fatal(Exit.CONFIG, why)
-            last = _end(settings, shared, told)
-    finally:
-        os.close(lock)
+    with closing(lock_directory(settings.data)), _cluster_of(settings.data, settings) as (shared, told):
+        if not told:
+            why = f"{settings.data} is no directory of the cluster {settings.cluster} there"
+            raise Fatal(Exit.CONFIG, why)
+        last = _end(settings, shared, told)
     for begins, ends in gaps(journal_dir(settings.data)):
         lacking = f"the history of records {begins} to {ends} is on other nodes only"
         print(f"cronflowd: {lacking}", file=sys.stderr)
