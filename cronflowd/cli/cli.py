@@ -43,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.close(fd)
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # as long as the program
+    # Or deaf: a TERM that is blocked would not be heard, and where the ends of children are passed over, the
+    # kernel tells nobody how a job ended.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if os.getpid() == 1:  # in a container the kernel would do nothing, where it ends any other process
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     # What is loaded is no garbage. Those who stay set their own bound when they begin.

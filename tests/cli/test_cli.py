@@ -350,6 +350,21 @@ def _told_by(script: str) -> str:
     return done.stdout
 
 
+def test_it_hears_signals_and_ends_of_children_whoever_started_it() -> None:
+    """Some programs hand down what they do not hear: a worker ended with its first job (70), or never."""
+    program = """if True:
+        import contextlib, signal
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        from cronflowd.cli.cli import main
+        with contextlib.suppress(SystemExit):
+            main(["--version"])
+        print(signal.getsignal(signal.SIGCHLD).name, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    """
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == ["SIG_DFL set()"]
+
+
 def test_the_command_line_does_not_load_the_daemon() -> None:
     """A worker on a small machine pays for what it uses, and `--version` for nothing."""
     script = (
