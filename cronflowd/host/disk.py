@@ -17,7 +17,7 @@ import re
 import resource
 import stat
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -31,6 +31,7 @@ log = logging.getLogger("cronflowd.disk")
 
 LOCK_NAME = "lock"
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # the last: ulimit -f
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: the file's length stays, so nobody ever reads the space as zeros
 _WRITE_BYTES = 1024 * 1024
@@ -40,7 +41,8 @@ SYNC_BYTES = 8 * _WRITE_BYTES  # of a long file at a time: else the journal's ne
 # No setting and no permission: the disk, what leads to it, or the machine has nothing left.
 _BROKEN = frozenset(
     {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EREMOTEIO, errno.EUCLEAN, errno.ETIMEDOUT}
-    | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+    | NO_DESCRIPTOR
+    | {errno.ENOMEM}
 )
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -219,12 +221,24 @@ def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
 
 def sync_directory(path: Path, disk: Disk = DISK) -> None:
     """Makes the names in it last: without this a rename is lost with the power (seen on ext4 and xfs)."""
+    with opened_directory(path, disk) as sync:
+        sync()
+
+
+@contextlib.contextmanager
+def opened_directory(path: Path, disk: Disk = DISK) -> Iterator[Callable[[], None]]:
+    """The same as a call that can be made later, and lacks no descriptor then."""
     with of_file(path):
         fd = disk.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+
+    def sync() -> None:
+        with of_file(path):
             disk.fsync(fd)
-        finally:
-            os.close(fd)
+
+    try:
+        yield sync
+    finally:
+        os.close(fd)
 
 
 # --- one owner -----------------------------------------------------------------------
