@@ -32,6 +32,7 @@ from .completion import SHELLS
 TOKEN_NAME = "token"  # noqa: S105  # a file's name, in the data directory, made by `init`
 Command = Callable[[argparse.Namespace], int]
 INTERRUPTED = 128 + signal.SIGINT
+BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,7 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # What is loaded is no garbage. Those who stay set their own bound when they begin.
     gc.set_threshold(100_000)
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        if isinstance(why := logs.untold(), BrokenPipeError):
+            return status or BROKEN_PIPE
+        if why:
+            raise Fatal(Exit.IO, f"standard output: {why.strerror}")
+        return status
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001  # here a bug becomes an exit code
@@ -272,7 +278,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         from ..host.tls import read_tls
 
         read_tls(settings)
-        print("cronflowd: the configuration is good")
+        logs.tell("cronflowd: the configuration is good")
         return Exit.OK
     from ..daemon import daemon
 
@@ -363,14 +369,14 @@ def _init(parsed: argparse.Namespace) -> int:
     secrets.make_key(data / TOKEN_NAME, secrets.CHANGE)
     if not (data / vault.KEY_NAME).exists():  # the first SECRET PUT may have made it
         secrets.make_key(data / vault.KEY_NAME, vault.FOR_EVER)
-    print(data / TOKEN_NAME)
+    logs.tell(data / TOKEN_NAME)
     return Exit.OK
 
 
 def _show_key(parsed: argparse.Namespace) -> int:
     from ..host import vault
 
-    print(vault.public_key(_load(Settings, parsed).data))
+    logs.tell(vault.public_key(_load(Settings, parsed).data))
     return Exit.OK
 
 
@@ -378,7 +384,7 @@ def _make_certs(parsed: argparse.Namespace) -> int:
     from ..host import clock, tls
 
     for path in tls.make_certificates(parsed.directory, parsed.names, clock.wall_now()):
-        print(path)
+        logs.tell(path)
     return Exit.OK
 
 
@@ -427,5 +433,5 @@ def _ask(parsed: argparse.Namespace) -> int:
 def _complete(parsed: argparse.Namespace) -> int:
     from . import completion
 
-    print(completion.script(parsed.parser, parsed.shell), end="")
+    logs.tell(completion.script(parsed.parser, parsed.shell), end="")
     return Exit.OK

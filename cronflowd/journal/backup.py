@@ -38,6 +38,7 @@ from ..host.disk import (
     sync_directory,
     write_atomically,
 )
+from ..host.logs import tell
 from ..host.vault import KEY_NAME, ORDER_KEY_NAME
 from . import apart
 from .check import examine
@@ -163,8 +164,8 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
             raise
         aside = _exchange(data, unpacked, in_the_way)
         if aside:
-            print(f"{aside}: what was there before")
-        print(f"{data}: {count} files as they were at {about['at']}, up to record {about['seq']}")
+            tell(f"{aside}: what was there before")
+        tell(f"{data}: {count} files as they were at {about['at']}, up to record {about['seq']}")
         return Exit.OK
     except OSError as error:
         raise Fatal(Exit.IO, f"{error.filename or file}: {error.strerror or error}") from error
@@ -214,7 +215,7 @@ def _verify(file: Path, unpacked: Path) -> None:
     """As `cronflowd check` does: every CRC, and that the whole can be replayed."""
     found = examine(unpacked)
     for line in found.lines:
-        print(line)
+        tell(line)
     if found.damages or found.faults:
         raise Fatal(Exit.CORRUPT, f"{file}: damaged; nothing was restored")
 

@@ -33,6 +33,7 @@ from ..host.disk import (
     sync_directory,
     write_atomically,
 )
+from ..host.logs import tell
 from . import apart, history, tasks_file
 from .gaps import gaps
 from .journal import set_aside
@@ -165,15 +166,15 @@ def check(data: Path, fix: bool = False) -> int:
     with contextlib.closing(lock_directory(data)):
         found = examine(data)
         for line in found.lines:
-            print(line)
+            tell(line)
         if found.damages and not fix:
-            print(f"{data}: damaged; with --fix:")
+            tell(f"{data}: damaged; with --fix:")
         for words in _mend(data, found, fix) if found.damages else ():
-            print(f"  {words}")
+            tell(f"  {words}")
         if found.faults:
-            print(f"{data}: what the records tell cannot all be true; please report this")
+            tell(f"{data}: what the records tell cannot all be true; please report this")
         elif not found.damages:
-            print(f"{data}: whole")
+            tell(f"{data}: whole")
         is_good = not found.damages or (fix and found.can_mend)
         return Exit.OK if is_good and not found.faults else Exit.CORRUPT
 

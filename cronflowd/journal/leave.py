@@ -21,6 +21,7 @@ import orjson
 from ..base.errors import Exit, Fatal
 from ..host.config import Settings
 from ..host.disk import lock_directory
+from ..host.logs import tell
 from .etcd import EtcdError, Lease, Unreachable, make_client, revoke
 from .gaps import gaps
 from .records import Reader, journal_dir, list_segments, seq_of
@@ -42,7 +43,7 @@ def leave(settings: Settings) -> int:
     for begins, ends in gaps(journal_dir(settings.data)):
         lacking = f"the history of records {begins} to {ends} is on other nodes only"
         print(f"cronflowd: {lacking}", file=sys.stderr)
-    print(f"OK {last}")
+    tell(f"OK {last}")
     return Exit.OK
 
 
@@ -122,7 +123,7 @@ def compare(data: Path, settings: Settings) -> int:
     with _cluster_of(data, settings) as (shared, told):
         if told:
             return _compare(data, shared)
-    print(f"etcd: {data} is no directory of the cluster {settings.cluster} there")
+    tell(f"etcd: {data} is no directory of the cluster {settings.cluster} there")
     return Exit.CORRUPT
 
 
@@ -138,18 +139,18 @@ def _compare(data: Path, shared: Shared) -> int:
             break
         if seq_in(theirs) == last:
             if theirs[:-1] != ours:
-                print(f"etcd: record {last} is another one there")
+                tell(f"etcd: record {last} is another one there")
                 return Exit.CORRUPT
             same += 1
             theirs = next(there, None)
     newest = shared.last()
     if last > newest:
-        print(f"etcd: it knows record {newest}, and {data} record {last}: it was restored to an older state")
+        tell(f"etcd: it knows record {newest}, and {data} record {last}: it was restored to an older state")
         return Exit.CORRUPT
     state = shared.snapshot_upto()
-    print(f"etcd: the state of record {state}, the records to {newest}; {same} are the same here")
+    tell(f"etcd: the state of record {state}, the records to {newest}; {same} are the same here")
     if newest > last:
-        print(f"etcd: {newest - last} are still to come here")
+        tell(f"etcd: {newest - last} are still to come here")
     return Exit.OK
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -348,6 +350,43 @@ def _told_by(script: str) -> str:
         timeout=PATIENCE_S,
     )
     return done.stdout
+
+
+def _left() -> TextIO:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w")
+
+
+@pytest.mark.parametrize(
+    ("stdout", "status", "why"),
+    [
+        (lambda: None, Exit.IO, "cronflowd: error: standard output: it is closed\n"),
+        (
+            partial(Path("/dev/full").open, "w"),
+            Exit.IO,
+            "cronflowd: error: standard output: No space left on device\n",
+        ),
+        (_left, 141, ""),
+    ],
+    ids=["closed", "full", "left"],
+)
+def test_what_cannot_be_said_is_no_success_and_no_bug(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stdout: Callable[[], TextIO | None],
+    status: int,
+    why: str,
+) -> None:
+    """`cronflowd key` left an empty file, and 0; `check --fix | head` ended amid its work."""
+    for command in ["init", "--data", str(tmp_path)], ["completion", "bash"]:
+        monkeypatch.setattr(sys, "stdout", stream := stdout())
+        assert status == cli.main(command)
+        assert why == capsys.readouterr().err
+        if stream:
+            stream.close()
+    assert [*tmp_path.iterdir()] != []
 
 
 def test_it_hears_signals_and_ends_of_children_whoever_started_it() -> None:
