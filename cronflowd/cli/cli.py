@@ -67,10 +67,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     arguments, job = _without_job(_with_command(arguments))
+    if arguments[0] in _SPEAK_UTF8 and sys.getfilesystemencoding() != "utf-8":
+        _begin_in_utf8()
     found = parser(with_verbs=arguments[0] not in _WITHOUT_VERBS)
     parsed = found.parse_args(arguments, argparse.Namespace(job=job, parser=found))
     command: Command = parsed.command
     return command(parsed)
+
+
+def _begin_in_utf8() -> None:
+    """Anew, as the same process: in a locale of another encoding, jobs would be given other bytes."""
+    option = ["-X", "utf8"]
+    if sys.orig_argv[1:3] != option:  # where even that says otherwise, it must do
+        os.execv(sys.executable, [sys.executable, *option, *sys.orig_argv[1:]])  # noqa: S606  # itself
 
 
 def _with_command(arguments: list[str]) -> list[str]:
@@ -231,6 +240,11 @@ def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:
 _WITHOUT_VERBS = frozenset(
     "serve worker web compact cluster import export run check restore init key certs --version".split()
 )
+_SPEAK_UTF8 = (
+    "serve",
+    "worker",
+    "web",
+)  # whatever the locale: what is typed at a terminal may be in its encoding
 _RUN_KEYS = ("name", "timeout", "retry", "on")
 _SETTINGS = (
     "Every flag is also a variable (--max-tasks: CRONFLOWD_MAX_TASKS) and a key of the file that"

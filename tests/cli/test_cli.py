@@ -389,6 +389,26 @@ def test_what_cannot_be_said_is_no_success_and_no_bug(
     assert [*tmp_path.iterdir()] != []
 
 
+def test_a_worker_hands_on_the_bytes_of_a_command_in_any_locale() -> None:
+    """Where the locale had another encoding, `rm Müller*` was about another file."""
+    program = """if True:
+        import sys
+        from cronflowd.cli.cli import main
+        from cronflowd.worker import program
+        program.run = lambda settings: print(settings.name, sys.getfilesystemencoding()) or 0
+        sys.exit(main(["worker", "--name", sys.argv[1]]))
+    """
+    odd = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, "w1"],
+        env=os.environ | odd,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "w1 utf-8\n"
+
+
 def test_it_hears_signals_and_ends_of_children_whoever_started_it() -> None:
     """Some programs hand down what they do not hear: a worker ended with its first job (70), or never."""
     program = """if True:
