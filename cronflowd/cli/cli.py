@@ -32,6 +32,7 @@ from .completion import SHELLS
 TOKEN_NAME = "token"  # noqa: S105  # a file's name, in the data directory, made by `init`
 Command = Callable[[argparse.Namespace], int]
 INTERRUPTED = 128 + signal.SIGINT
+BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,12 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.close(fd)
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # as long as the program
+    # Or deaf: a TERM that is blocked would not be heard, and where the ends of children are passed over, the
+    # kernel tells nobody how a job ended.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if os.getpid() == 1:  # in a container the kernel would do nothing, where it ends any other process
         signal.signal(signal.SIGTERM, lambda number, _: os._exit(128 + number))
     # What is loaded is no garbage. Those who stay set their own bound when they begin.
     gc.set_threshold(100_000)
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        if isinstance(why := logs.untold(), BrokenPipeError):
+            return status or BROKEN_PIPE
+        if why:
+            raise Fatal(Exit.IO, f"standard output: {why.strerror}")
+        return status
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001  # here a bug becomes an exit code
@@ -57,10 +67,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     arguments, job = _without_job(_with_command(arguments))
+    if arguments[0] in _SPEAK_UTF8 and sys.getfilesystemencoding() != "utf-8":
+        _begin_in_utf8()
     found = parser(with_verbs=arguments[0] not in _WITHOUT_VERBS)
     parsed = found.parse_args(arguments, argparse.Namespace(job=job, parser=found))
     command: Command = parsed.command
     return command(parsed)
+
+
+def _begin_in_utf8() -> None:
+    """Anew, as the same process: in a locale of another encoding, jobs would be given other bytes."""
+    option = ["-X", "utf8"]
+    if sys.orig_argv[1:3] != option:  # where even that says otherwise, it must do
+        os.execv(sys.executable, [sys.executable, *option, *sys.orig_argv[1:]])  # noqa: S606  # itself
 
 
 def _with_command(arguments: list[str]) -> list[str]:
@@ -221,6 +240,11 @@ def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:
 _WITHOUT_VERBS = frozenset(
     "serve worker web compact cluster import export run check restore init key certs --version".split()
 )
+_SPEAK_UTF8 = (
+    "serve",
+    "worker",
+    "web",
+)  # whatever the locale: what is typed at a terminal may be in its encoding
 _RUN_KEYS = ("name", "timeout", "retry", "on")
 _SETTINGS = (
     "Every flag is also a variable (--max-tasks: CRONFLOWD_MAX_TASKS) and a key of the file that"
@@ -267,7 +291,7 @@ def _serve(parsed: argparse.Namespace) -> int:
         from ..host.tls import read_tls
 
         read_tls(settings)
-        print("cronflowd: the configuration is good")
+        logs.tell("cronflowd: the configuration is good")
         return Exit.OK
     from ..daemon import daemon
 
@@ -358,14 +382,14 @@ def _init(parsed: argparse.Namespace) -> int:
     secrets.make_key(data / TOKEN_NAME, secrets.CHANGE)
     if not (data / vault.KEY_NAME).exists():  # the first SECRET PUT may have made it
         secrets.make_key(data / vault.KEY_NAME, vault.FOR_EVER)
-    print(data / TOKEN_NAME)
+    logs.tell(data / TOKEN_NAME)
     return Exit.OK
 
 
 def _show_key(parsed: argparse.Namespace) -> int:
     from ..host import vault
 
-    print(vault.public_key(_load(Settings, parsed).data))
+    logs.tell(vault.public_key(_load(Settings, parsed).data))
     return Exit.OK
 
 
@@ -373,7 +397,7 @@ def _make_certs(parsed: argparse.Namespace) -> int:
     from ..host import clock, tls
 
     for path in tls.make_certificates(parsed.directory, parsed.names, clock.wall_now()):
-        print(path)
+        logs.tell(path)
     return Exit.OK
 
 
@@ -422,5 +446,5 @@ def _ask(parsed: argparse.Namespace) -> int:
 def _complete(parsed: argparse.Namespace) -> int:
     from . import completion
 
-    print(completion.script(parsed.parser, parsed.shell), end="")
+    logs.tell(completion.script(parsed.parser, parsed.shell), end="")
     return Exit.OK

@@ -7,6 +7,7 @@ its status line says. The rest goes to standard error; ERR is an error, and deci
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 import sys
@@ -39,7 +40,7 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
     if name == "LOG":
         return _log(settings, words, out, errors)
     form = "text"
-    if sys.stdout.isatty():
+    if sys.stdout and sys.stdout.isatty():
         form = f"table width={shutil.get_terminal_size().columns}"
     said = order(name, words)
     if name == "USER":  # before there is somebody who waits: a person may be asked
@@ -80,7 +81,7 @@ def ask_password(words: Sequence[str]) -> str:
         raise Fatal(Exit.USAGE, f"one account is wanted: cronflowd user {what.lower()} NAME")
     if any(word.startswith("password=") for word in words):
         raise Fatal(Exit.USAGE, "others can read password= here; leave it out, and it is asked for")
-    if not sys.stdin.isatty():
+    if not _is_typed():
         return ""  # then one is made
     password = getpass("password (empty: one is made): ")
     if password and getpass("again: ") != password:
@@ -105,12 +106,20 @@ def order(name: str, words: Sequence[str]) -> str:
     return " ".join([name, *quoted])
 
 
+def _is_typed() -> bool:
+    return bool(sys.stdin and sys.stdin.isatty())
+
+
 def _read_value(name: str) -> str:
     """A value that stands in no list of processes, and in no shell's history."""
-    if sys.stdin.isatty():
+    if _is_typed():
         return getpass(f"{name}: ")
     try:
+        if not sys.stdin:
+            raise OSError(errno.EBADF, "it is closed")
         return sys.stdin.buffer.read(MAX_STDIN_BYTES).decode().removesuffix("\n")
+    except OSError as error:
+        raise Fatal(Exit.USAGE, f"the value on standard input: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise Fatal(Exit.USAGE, "the value on standard input is not UTF-8") from error
 

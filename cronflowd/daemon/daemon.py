@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from itertools import chain, islice
@@ -99,11 +100,8 @@ async def _main(settings: Settings) -> int:
         name: [listeners.adopt_listener(fd) for fd in fds] for name, fds in systemd.inherited().items()
     }
     tokens = secrets.read_tokens(settings.token_file) if settings.token_file else ()
-    lock = lock_directory(settings.data)
-    try:
+    with closing(lock_directory(settings.data)):
         return await Daemon(settings, tokens, inherited).serve()
-    finally:
-        os.close(lock)
 
 
 class Daemon:

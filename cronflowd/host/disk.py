@@ -17,7 +17,7 @@ import re
 import resource
 import stat
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -31,6 +31,7 @@ log = logging.getLogger("cronflowd.disk")
 
 LOCK_NAME = "lock"
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # the last: ulimit -f
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE: the file's length stays, so nobody ever reads the space as zeros
 _WRITE_BYTES = 1024 * 1024
@@ -40,7 +41,8 @@ SYNC_BYTES = 8 * _WRITE_BYTES  # of a long file at a time: else the journal's ne
 # No setting and no permission: the disk, what leads to it, or the machine has nothing left.
 _BROKEN = frozenset(
     {errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EREMOTEIO, errno.EUCLEAN, errno.ETIMEDOUT}
-    | {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+    | NO_DESCRIPTOR
+    | {errno.ENOMEM}
 )
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -215,12 +217,24 @@ def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:
 
 def sync_directory(path: Path, disk: Disk = DISK) -> None:
     """Makes the names in it last: without this a rename is lost with the power (seen on ext4 and xfs)."""
+    with opened_directory(path, disk) as sync:
+        sync()
+
+
+@contextlib.contextmanager
+def opened_directory(path: Path, disk: Disk = DISK) -> Iterator[Callable[[], None]]:
+    """The same as a call that can be made later, and lacks no descriptor then."""
     with of_file(path):
         fd = disk.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+
+    def sync() -> None:
+        with of_file(path):
             disk.fsync(fd)
-        finally:
-            os.close(fd)
+
+    try:
+        yield sync
+    finally:
+        os.close(fd)
 
 
 # --- one owner -----------------------------------------------------------------------
@@ -235,38 +249,70 @@ def make_directory(path: Path) -> None:
             sync_directory(each.parent)
 
 
-def lock_directory(data: Path, name: str = LOCK_NAME) -> int:
-    """Takes the directory for this process, for as long as the returned descriptor is open.
+@frozen
+class Lock:
+    """A directory that is this process's alone, for as long as this is open."""
+
+    file: int  # tells whose it is
+    directory: int  # held as well: a lock that is taken for a leftover and removed keeps nobody out
+
+    def close(self) -> None:
+        os.close(self.file)
+        os.close(self.directory)
+
+
+def lock_directory(data: Path, name: str = LOCK_NAME) -> Lock:
+    """Takes the directory for this process.
 
     Raises Fatal: 75 naming the process that has it, 73 or 74 where a lock cannot be made.
     """
     make_directory(data)
     path = data / name
-    is_ours = True
     if (mode := stat.S_IMODE(data.stat().st_mode)) & 0o022:  # one that was there before us
         log.warning("%s: others can change what is in it (mode %04o); chmod go-w it", data, mode)
-    with or_fatal(str(path)):
-        try:
-            fd = plain(path, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            if error.errno != errno.EROFS or not path.exists():
-                raise
-            fd, is_ours = plain(path, os.O_RDONLY), False  # it locks as well; `check` wants no more
+    with or_fatal(str(path)), contextlib.ExitStack() as held:
+        directory = os.open(data, os.O_RDONLY | os.O_DIRECTORY)
+        held.callback(os.close, directory)
+        with contextlib.suppress(OSError):  # NFS knows no lock of a directory; then the file's must do
+            _lock(directory, path)
+        is_ours, fd = _open_lock(path)
+        held.callback(os.close, fd)
+        _lock(fd, path)
+        if is_ours:
+            _write_number(fd)
+        held.pop_all()
+    return Lock(fd, directory)
+
+
+def _open_lock(path: Path) -> tuple[bool, int]:
+    """Whether our number can stand in it, and its descriptor."""
+    try:
+        return True, plain(path, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        if error.errno != errno.EROFS or not path.exists():
+            raise
+        return False, plain(path, os.O_RDONLY)  # it locks as well; `check` wants no more
+
+
+def _lock(fd: int, path: Path) -> None:
+    """Raises Fatal (75) where another process has it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if is_ours:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     except BlockingIOError:
-        holder = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
-        os.close(fd)
-        raise Fatal(Exit.TRY_AGAIN, f"{data}: in use by process {holder or '(unknown)'}") from None
+        holder = ""
+        with contextlib.suppress(OSError):
+            holder = read_small(path)[:20].decode("ascii", "replace").strip()
+        raise Fatal(Exit.TRY_AGAIN, f"{path.parent}: in use by process {holder or '(unknown)'}") from None
+
+
+def _write_number(fd: int) -> None:
+    try:
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
     except OSError as error:
-        if error.errno not in NO_SPACE:
-            os.close(fd)
-            raise Fatal(exit_of(error), f"{path}: {error.strerror}") from error
         # The lock holds; that a full disk has no room for the number in it only spoils a message.
-    return fd
+        if error.errno not in NO_SPACE:
+            raise
 
 
 def holder_of(path: Path) -> int:

@@ -7,6 +7,7 @@ cannot start a second one, or colour anybody's terminal.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -44,6 +45,29 @@ def say(line: str) -> None:
             data = data[os.write(1, data[:PIECE]) :]
     if data:
         logging.getLogger(__name__).warning("nobody was told on stdout: %s", line)
+
+
+def tell(text: object, end: str = "\n") -> None:
+    """Says on stdout what was asked for. Where it cannot be said, all is done all the same; see `untold`."""
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, "it is closed")
+        print(text, end=end, flush=True)
+    except OSError as error:
+        _untold.append(error)
+        if sys.stdout is not None:
+            # What is still in its buffer is written when Python ends, and must not fail there again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def untold() -> OSError | None:
+    """Why something could not be said on stdout; asked once."""
+    why = _untold[0] if _untold else None
+    _untold.clear()
+    return why
+
+
+_untold: list[OSError] = []
 
 
 def last_words(text: str) -> None:

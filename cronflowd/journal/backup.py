@@ -26,6 +26,7 @@ from attrs import frozen
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.text import escape
 from ..host import disk
+from ..host.logs import tell
 from ..host.vault import KEY_NAME, ORDER_KEY_NAME, WEB_KEY_NAME
 from . import apart
 from .check import examine
@@ -152,15 +153,15 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
             raise
         aside = _exchange(data, unpacked, in_the_way)
         if aside:
-            print(f"{aside}: what was there before")
-        print(f"{data}: {count} files as they were at {about['at']}, up to record {about['seq']}")
+            tell(f"{aside}: what was there before")
+        tell(f"{data}: {count} files as they were at {about['at']}, up to record {about['seq']}")
         return Exit.OK
     except OSError as error:
         raise Fatal(Exit.IO, f"{error.filename or file}: {error.strerror or error}") from error
     except Refusal as refusal:
         raise Fatal(Exit.IO, refusal.message) from refusal
     finally:
-        os.close(lock)
+        lock.close()
 
 
 def _unpack(file: Path, into: Path) -> tuple[dict[str, str | int], int]:
@@ -203,7 +204,7 @@ def _verify(file: Path, unpacked: Path) -> None:
     """As `cronflowd check` does: every CRC, and that the whole can be replayed."""
     found = examine(unpacked)
     for line in found.lines:
-        print(line)
+        tell(line)
     if found.damages or found.faults:
         raise Fatal(Exit.CORRUPT, f"{file}: damaged; nothing was restored")
 

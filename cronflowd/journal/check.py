@@ -14,7 +14,6 @@ an account that does not balance. That is a bug, told and left alone.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ from ..base.errors import Exit, Fatal
 from ..engine import facts as f
 from ..engine.state import State
 from ..host.disk import DISK, free_name, lock_directory, of_file, plain, sync_directory, write_atomically
+from ..host.logs import tell
 from . import apart, files, history, tasks_file
 from .gaps import gaps
 from .journal import set_aside
@@ -141,23 +141,20 @@ def check(data: Path, fix: bool = False) -> int:
     directory = files.journal_dir(data)
     if not directory.is_dir():
         raise Fatal(Exit.USAGE, f"{data}: there is no journal in it")
-    lock = lock_directory(data)
-    try:
+    with contextlib.closing(lock_directory(data)):
         found = examine(data)
         for line in found.lines:
-            print(line)
+            tell(line)
         if found.damages and not fix:
-            print(f"{data}: damaged; with --fix:")
+            tell(f"{data}: damaged; with --fix:")
         for words in _mend(data, found, fix) if found.damages else ():
-            print(f"  {words}")
+            tell(f"  {words}")
         if found.faults:
-            print(f"{data}: what the records tell cannot all be true; please report this")
+            tell(f"{data}: what the records tell cannot all be true; please report this")
         elif not found.damages:
-            print(f"{data}: whole")
+            tell(f"{data}: whole")
         is_good = not found.damages or (fix and found.can_mend)
         return Exit.OK if is_good and not found.faults else Exit.CORRUPT
-    finally:
-        os.close(lock)
 
 
 @define

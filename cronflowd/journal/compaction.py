@@ -76,7 +76,7 @@ def main(data: Path, history_bytes: int = HISTORY_BYTES, keep: Keep = KEEP) -> i
     except OSError as error:
         raise Fatal(Exit.IO, f"{directory / (error.filename or '')}: {error.strerror}") from error
     finally:
-        os.close(lock)
+        lock.close()
     with contextlib.suppress(BrokenPipeError):  # the daemon was killed: the next one finds the files
         os.write(1, json.dumps(told).encode())
     return Exit.OK

@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NoReturn
@@ -158,22 +159,23 @@ class FileJournal:
         path = segment_path(self.directory, first)
         made = path.with_name(f".{path.name}.tmp")  # a compaction that looks meanwhile sees whole files only
         header = Header("segment", first, chain).line()
-        fd = self._disk.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-        try:
-            with d.of_file(path):
-                if space:
-                    self._disk.allocate(fd, 0, len(header) + space)
-                d.write_all(self._disk, fd, header, 0)
-                self._disk.fsync(fd)
-                self._disk.rename(made, path)
-            d.sync_directory(self.directory, self._disk)
-        except OSError:
-            os.close(fd)
-            with contextlib.suppress(FileNotFoundError):
-                self._disk.unlink(made)
-            if path.exists():
-                self._remove_segment(path)
-            raise
+        with d.opened_directory(self.directory, self._disk) as sync:  # while there is a descriptor for it
+            fd = self._disk.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            try:
+                with d.of_file(path):
+                    if space:
+                        self._disk.allocate(fd, 0, len(header) + space)
+                    d.write_all(self._disk, fd, header, 0)
+                    self._disk.fsync(fd)
+                    self._disk.rename(made, path)
+                sync()
+            except OSError:
+                os.close(fd)
+                with contextlib.suppress(FileNotFoundError):
+                    self._disk.unlink(made)
+                if path.exists():
+                    self._remove_segment(path, sync)
+                raise
         return fd, len(header)
 
     def _note_newest(self) -> None:
@@ -181,14 +183,14 @@ class FileJournal:
         try:
             write_newest(self.directory, self._first, self._disk)
         except OSError as error:
-            if error.errno not in d.NO_SPACE:
+            if error.errno not in d.NO_SPACE | d.NO_DESCRIPTOR:
                 raise
 
-    def _remove_segment(self, path: Path) -> None:
+    def _remove_segment(self, path: Path, sync: Callable[[], object]) -> None:
         # For good, before the older file grows: a start must not find both.
         self._disk.unlink(path)
         with d.or_fatal(f"{path}: cannot be removed", Exit.IO):
-            d.sync_directory(self.directory, self._disk)
+            sync()
 
     # --- append: the event loop's side ---
 
@@ -422,11 +424,12 @@ class FileJournal:
         try:
             fd, size = self._create_segment(first, self._committed_chain, space)
         except OSError as error:
-            if error.errno not in d.NO_SPACE:
+            if error.errno in d.NO_SPACE:
+                # The open file has space set aside for what was promised; a new one would not have it.
+                self._note_full(True)
+            elif error.errno not in d.NO_DESCRIPTOR:
                 raise
-            # The open file has space set aside for what was promised; a new one would not have it.
-            self._note_full(True)
-            return
+            return  # the next batch tries again
         old = Segment(self._path, self._first, first - 1, self._end)
         old_fd = self._fd
         with self._lock:
@@ -437,7 +440,8 @@ class FileJournal:
                 self._opened = None
         if not fits:  # so much came meanwhile; the next batch tries again
             os.close(fd)
-            self._remove_segment(segment_path(self.directory, first))
+            sync = partial(d.sync_directory, self.directory, self._disk)
+            self._remove_segment(segment_path(self.directory, first), sync)
             return
         self._note_newest()
         self.closed.append(old)

@@ -8,7 +8,6 @@ directory lacks, closes the cluster, and takes the cluster's mark off the direct
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ import orjson
 from ..base.errors import Exit, Fatal
 from ..host.config import Settings
 from ..host.disk import lock_directory
+from ..host.logs import tell
 from .etcd import EtcdError, Lease, Unreachable, make_client, revoke
 from .files import journal_dir, list_segments
 from .gaps import gaps
@@ -36,19 +36,15 @@ def leave(settings: Settings) -> int:
     """Prints `OK <seq>`: the last record. Raises Fatal: 75 while anybody leads, 69 without etcd."""
     if not settings.etcd:
         raise Fatal(Exit.USAGE, "cluster leave needs --etcd")
-    lock = lock_directory(settings.data)
-    try:
-        with _cluster_of(settings.data, settings) as (shared, told):
-            if not told:
-                why = f"{settings.data} is no directory of the cluster {settings.cluster} there"
-                raise Fatal(Exit.CONFIG, why)
-            last = _end(settings, shared, told)
-    finally:
-        os.close(lock)
+    with closing(lock_directory(settings.data)), _cluster_of(settings.data, settings) as (shared, told):
+        if not told:
+            why = f"{settings.data} is no directory of the cluster {settings.cluster} there"
+            raise Fatal(Exit.CONFIG, why)
+        last = _end(settings, shared, told)
     for begins, ends in gaps(journal_dir(settings.data)):
         lacking = f"the history of records {begins} to {ends} is on other nodes only"
         print(f"cronflowd: {lacking}", file=sys.stderr)
-    print(f"OK {last}")
+    tell(f"OK {last}")
     return Exit.OK
 
 
@@ -128,7 +124,7 @@ def compare(data: Path, settings: Settings) -> int:
     with _cluster_of(data, settings) as (shared, told):
         if told:
             return _compare(data, shared)
-    print(f"etcd: {data} is no directory of the cluster {settings.cluster} there")
+    tell(f"etcd: {data} is no directory of the cluster {settings.cluster} there")
     return Exit.CORRUPT
 
 
@@ -144,18 +140,18 @@ def _compare(data: Path, shared: Shared) -> int:
             break
         if seq_in(theirs) == last:
             if theirs[:-1] != ours:
-                print(f"etcd: record {last} is another one there")
+                tell(f"etcd: record {last} is another one there")
                 return Exit.CORRUPT
             same += 1
             theirs = next(there, None)
     newest = shared.last()
     if last > newest:
-        print(f"etcd: it knows record {newest}, and {data} record {last}: it was restored to an older state")
+        tell(f"etcd: it knows record {newest}, and {data} record {last}: it was restored to an older state")
         return Exit.CORRUPT
     state = shared.snapshot_upto()
-    print(f"etcd: the state of record {state}, the records to {newest}; {same} are the same here")
+    tell(f"etcd: the state of record {state}, the records to {newest}; {same} are the same here")
     if newest > last:
-        print(f"etcd: {newest - last} are still to come here")
+        tell(f"etcd: {newest - last} are still to come here")
     return Exit.OK
 
 

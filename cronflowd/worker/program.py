@@ -14,7 +14,7 @@ from ..host.config import WorkerSettings
 from ..host.resources import max_descriptors, raise_descriptors
 from .agent import Agent
 from .executors import custom
-from .executors.processes import become_subreaper, keep_reaping, own_descriptors
+from .executors.processes import become_subreaper, keep_reaping, own_descriptors, own_signals
 from .spool import Spool
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,7 @@ def run(settings: WorkerSettings) -> int:
         raise Fatal(Exit.CONFIG, why)
     become_subreaper()
     own_descriptors()
+    own_signals()
     _make_room(settings.slots)
     gc.freeze()  # the program itself is no garbage
     gc.set_threshold(*GARBAGE)

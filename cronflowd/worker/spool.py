@@ -62,18 +62,18 @@ class Spool:
     def close(self) -> None:
         """Gives the directory back."""
         os.close(self._file)
-        os.close(self._lock)
+        self._lock.close()
 
     @property
     def mark(self) -> str:
         """What the processes of its jobs bear: another one in a copy, as of a backup that is tried out."""
-        place = os.fstat(self._lock)
+        place = os.fstat(self._lock.file)
         return f"{self.instance}-{place.st_dev:x}-{place.st_ino:x}"
 
     @property
     def is_refused(self) -> bool:
         """Whether its disk takes nothing, for now; where it is no more, nobody comes after."""
-        return self._is_broken and is_at(self._lock, self.directory / LOCK_NAME)
+        return self._is_broken and is_at(self._lock.file, self.directory / LOCK_NAME)
 
     def load(self) -> tuple[dict[str, str], list[str]]:
         """What an earlier worker left: (its unacknowledged reports, the runs it was still running)."""
@@ -168,7 +168,9 @@ class Spool:
         """By a new file under the old name, so that a kill in between loses nothing."""
         new = self.directory / "reports.new"
         try:
-            if not is_at(self._lock, self.directory / LOCK_NAME):  # what is there now may be another worker's
+            if not is_at(
+                self._lock.file, self.directory / LOCK_NAME
+            ):  # what is there now may be another worker's
                 raise OSError(errno.ENOENT, "it was removed or moved away")
             new.write_bytes(content)
             new.chmod(_WHOLE)

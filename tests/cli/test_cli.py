@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pytest
 
@@ -349,6 +351,78 @@ def _told_by(script: str) -> str:
         timeout=PATIENCE_S,
     )
     return done.stdout
+
+
+def _left() -> TextIO:
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w")
+
+
+@pytest.mark.parametrize(
+    ("stdout", "status", "why"),
+    [
+        (lambda: None, Exit.IO, "cronflowd: error: standard output: it is closed\n"),
+        (
+            partial(Path("/dev/full").open, "w"),
+            Exit.IO,
+            "cronflowd: error: standard output: No space left on device\n",
+        ),
+        (_left, 141, ""),
+    ],
+    ids=["closed", "full", "left"],
+)
+def test_what_cannot_be_said_is_no_success_and_no_bug(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    stdout: Callable[[], TextIO | None],
+    status: int,
+    why: str,
+) -> None:
+    """`cronflowd key` left an empty file, and 0; `check --fix | head` ended amid its work."""
+    for command in ["init", "--data", str(tmp_path)], ["completion", "bash"]:
+        monkeypatch.setattr(sys, "stdout", stream := stdout())
+        assert status == cli.main(command)
+        assert why == capsys.readouterr().err
+        if stream:
+            stream.close()
+    assert [*tmp_path.iterdir()] != []
+
+
+def test_a_worker_hands_on_the_bytes_of_a_command_in_any_locale() -> None:
+    """Where the locale had another encoding, `rm Müller*` was about another file."""
+    program = """if True:
+        import sys
+        from cronflowd.cli.cli import main
+        from cronflowd.worker import program
+        program.run = lambda settings: print(settings.name, sys.getfilesystemencoding()) or 0
+        sys.exit(main(["worker", "--name", sys.argv[1]]))
+    """
+    odd = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, "w1"],
+        env=os.environ | odd,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "w1 utf-8\n"
+
+
+def test_it_hears_signals_and_ends_of_children_whoever_started_it() -> None:
+    """Some programs hand down what they do not hear: a worker ended with its first job (70), or never."""
+    program = """if True:
+        import contextlib, signal
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        from cronflowd.cli.cli import main
+        with contextlib.suppress(SystemExit):
+            main(["--version"])
+        print(signal.getsignal(signal.SIGCHLD).name, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+    """
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout.splitlines()[1:] == ["SIG_DFL set()"]
 
 
 def test_the_command_line_does_not_load_the_daemon() -> None:

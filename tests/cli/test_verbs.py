@@ -144,6 +144,15 @@ def test_a_password_is_asked_for_on_the_terminal(
     assert not typed
 
 
+def test_where_nobody_can_type_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts programs with their input closed was answered with a traceback."""
+    monkeypatch.setattr("sys.stdin", None)
+    assert verbs.ask_password(["ADD", "ann"]) == ""
+    with pytest.raises(Fatal, match="standard input: it is closed") as refused:
+        order("SECRET", ["PUT", "db"])
+    assert refused.value.status == Exit.USAGE
+
+
 @pytest.mark.parametrize(
     ("words", "typed"),
     [

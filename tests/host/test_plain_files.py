@@ -122,7 +122,7 @@ def test_a_directory_that_others_can_change_is_told_of(
 ) -> None:
     """Whoever can put another journal, or another socket, in the place of ours gives orders here."""
     tmp_path.chmod(mode)
-    os.close(d.lock_directory(tmp_path))
+    d.lock_directory(tmp_path).close()
     assert (f"others can change what is in it (mode {mode:04o})" in caplog.text) == is_told
 
 

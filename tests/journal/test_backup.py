@@ -255,7 +255,7 @@ def test_a_directory_in_use_is_not_restored_into(life: Life, tmp_path: Path) -> 
     with pytest.raises(Fatal, match="in use") as error:
         backup.restore(file, tmp_path / "new", force=True)
     assert error.value.status == Exit.TRY_AGAIN
-    os.close(lock)
+    lock.close()
 
 
 def test_a_file_that_is_replaced_meanwhile_is_in_it_whole(

@@ -85,7 +85,7 @@ def test_a_directory_in_use_is_left_alone(life: Life) -> None:
     with pytest.raises(Fatal) as refused:
         check(life.data)
     assert refused.value.status == Exit.TRY_AGAIN
-    os.close(lock)
+    lock.close()
 
 
 def test_a_directory_without_a_journal_is_a_slip_of_the_hand(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ def test_only_one_runs_at_a_time(life: Life) -> None:
     lock = lock_directory(journal_dir(life.data), COMPACTING_NAME)
     with pytest.raises(Fatal, match="in use by process") as refused:
         compaction.main(life.data)
-    os.close(lock)
+    lock.close()
     assert refused.value.status == Exit.TRY_AGAIN
 
 
@@ -198,13 +198,13 @@ def test_what_goes_on_from_a_killed_daemon_is_not_disturbed_by_the_next(life: Li
     directory = journal_dir(life.data)
     lock = lock_directory(directory, COMPACTING_NAME)
     if not is_at_work:
-        os.close(lock)
+        lock.close()
     (theirs, gone) = leftovers(directory, os.getpid(), 1_000_000_007)
     restarted(life.data)
     assert [each.exists() for each in (theirs, gone)] == [is_at_work, False]
     assert not (directory / f".{7:020d}.jsonl.tmp").exists()
     if is_at_work:
-        os.close(lock)
+        lock.close()
 
 
 def test_what_goes_on_writes_nothing_into_another_journal(

@@ -15,7 +15,7 @@ from cronflowd.engine import facts as f
 from cronflowd.journal import journal as journal_module
 from cronflowd.journal.files import journal_dir, list_segments
 from tests.lib.open_journal import NOW, PATIENCE_S, Open, decision, only_segment, replay
-from tests.lib.simulated_disk import IO_ERROR, NO_SPACE, FaultyDisk, error
+from tests.lib.simulated_disk import IO_ERROR, NO_DESCRIPTOR, NO_SPACE, FaultyDisk, error
 
 # --- failing calls -------------------------------------------------------------------------
 
@@ -259,6 +259,23 @@ def test_rotation_waits_while_the_disk_is_full(tmp_path: Path) -> None:
         assert opened.journal.closed == []
         assert len(list_segments(journal_dir(tmp_path))) == 1
     assert [fact for number in range(5) for fact in decision(number)] == replay(tmp_path)
+
+
+def test_rotation_waits_while_there_is_no_descriptor(tmp_path: Path) -> None:
+    """It ended the daemon, though all that was promised had its room in the open file."""
+    for number in range(1, 30):
+        data, disk = tmp_path / str(number), FaultyDisk()
+        with Open(data, disk=disk, segment_bytes=300) as opened:
+            first = disk.calls["open"]
+            disk.faults["open", first + number] = NO_DESCRIPTOR
+            for each in range(3):
+                opened.commit(decision(each))
+        assert opened.fatal == []
+        assert len(list_segments(journal_dir(data))) > 1
+        assert [fact for each in range(3) for fact in decision(each)] == replay(data)
+        if disk.calls["open"] < first + number:
+            return
+    raise AssertionError("no life without that call")
 
 
 def test_a_new_file_whose_name_finds_no_room_is_removed_for_good(tmp_path: Path) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import random
 import shutil
+import stat
 import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -19,7 +22,7 @@ from hypothesis import strategies as st
 from cronflowd.base.errors import Exit, Fatal, Refusal
 from cronflowd.engine import facts as f
 from cronflowd.host import disk
-from cronflowd.host.disk import lock_directory
+from cronflowd.host.disk import LOCK_NAME, lock_directory
 from cronflowd.journal import journal as journal_module
 from cronflowd.journal.files import NEWEST_NAME, journal_dir, list_segments
 from cronflowd.journal.journal import FileJournal
@@ -178,8 +181,38 @@ def test_a_second_process_is_told_who_has_the_directory(tmp_path: Path) -> None:
     with pytest.raises(Fatal, match=f"process {os.getpid()}") as refused:
         lock_directory(tmp_path)
     assert refused.value.status == Exit.TRY_AGAIN
-    os.close(lock)
-    os.close(lock_directory(tmp_path))
+    lock.close()
+    lock_directory(tmp_path).close()
+
+
+def test_a_lock_that_was_removed_keeps_others_out_all_the_same(tmp_path: Path) -> None:
+    """After an accident people remove what they take for a leftover, and two daemons wrote one journal."""
+    lock = lock_directory(tmp_path)
+    (tmp_path / LOCK_NAME).unlink()
+    with pytest.raises(Fatal, match="in use") as refused:
+        lock_directory(tmp_path)
+    assert refused.value.status == Exit.TRY_AGAIN
+    lock.close()
+    lock_directory(tmp_path).close()
+
+
+def test_where_no_directory_can_be_locked_its_file_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS, where only what is open for writing can be locked alone."""
+    flock = fcntl.flock
+
+    def of_nfs(fd: int, how: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", of_nfs)
+    lock = lock_directory(tmp_path)
+    with pytest.raises(Fatal, match=f"process {os.getpid()}"):
+        lock_directory(tmp_path)
+    lock.close()
+    lock_directory(tmp_path).close()
 
 
 def test_a_directory_that_cannot_be_made_is_73(tmp_path: Path) -> None:

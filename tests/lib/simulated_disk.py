@@ -26,7 +26,7 @@ def error(code: int) -> Fault:
     return fail
 
 
-NO_SPACE, IO_ERROR = error(errno.ENOSPC), error(errno.EIO)
+NO_SPACE, IO_ERROR, NO_DESCRIPTOR = map(error, (errno.ENOSPC, errno.EIO, errno.EMFILE))
 
 
 class FaultyDisk(Disk):
@@ -44,6 +44,10 @@ class FaultyDisk(Disk):
         if fault := self.faults.get((kind, self.calls[kind])):
             fault()
         return self.calls[kind]
+
+    def open(self, path: Path, flags: int) -> int:
+        self._count("open")
+        return super().open(path, flags)
 
     def pwrite(self, fd: int, data: memoryview, offset: int) -> int:
         number = self._count("pwrite")

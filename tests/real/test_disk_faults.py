@@ -8,7 +8,6 @@ only whole decisions.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import subprocess
@@ -243,7 +242,7 @@ def test_a_torn_end_on_a_full_disk_can_be_set_aside(small: Path) -> None:
 def test_a_read_only_file_system_is_73(small: Path) -> None:
     """Told at the start, not by the first order."""
     FileJournal(small / "data")  # makes the directories
-    os.close(lock_directory(small / "data"))
+    lock_directory(small / "data").close()
     (small / "fresh").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", str(small)], check=True)
     with pytest.raises(Fatal, match="lock: Read-only file system") as refused:

@@ -437,6 +437,23 @@ async def test_no_descriptor_and_no_process_is_left_over() -> None:
     assert not processes._own
 
 
+def test_a_job_passes_over_no_signal_because_its_worker_was_started_so() -> None:
+    """A shell cannot even set a trap for what it was started passing over."""
+    program = """if True:
+        import signal
+        signal.signal(signal.SIGQUIT, signal.SIG_IGN)
+        import trio
+        from cronflowd.worker.executors import processes
+        from tests.worker.test_executors import carry_out, make_job
+        processes.own_signals()
+        signal.raise_signal(signal.SIGQUIT)
+        for options in {}, {"cwd": "/"}:
+            print(trio.run(carry_out, make_job("ulimit -c 0; kill -QUIT $$", **options)).signal)
+    """
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "3\n3\n"
+
+
 def test_a_job_gets_no_descriptor_that_the_worker_was_started_with() -> None:
     """Such as a lock of who started it, which would be held as long as what the job leaves behind lives."""
     program = """if True:

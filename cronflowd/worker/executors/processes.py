@@ -554,6 +554,13 @@ def own_descriptors() -> None:
             os.set_inheritable(number, number <= 2)
 
 
+def own_signals() -> None:
+    """What this process was started passing over, as by a shell's `&`, ends a job all the same."""
+    for number in (signal.SIGQUIT, signal.SIGALRM, signal.SIGUSR1, signal.SIGUSR2):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # a handler is no job's
+
+
 async def keep_reaping() -> NoReturn:
     """Takes leave of adopted processes as they end."""
     while True:
