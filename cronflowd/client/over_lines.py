@@ -31,7 +31,7 @@ from ..web.talks import (
     read_jobs,
     run_now,
 )
-from .over_http import TIMEOUT_S, CronflowError, Json
+from .over_http import TIMEOUT_S, CronflowError, Json, is_over
 
 RECEIVE_BYTES = 65_536
 
@@ -53,7 +53,8 @@ class OverLines:
             if "\n" in said or "\r" in said:
                 raise CronflowError("syntax", "a newline cannot stand in an order")
         try:
-            if self._socket is None:
+            if is_over(self._socket):
+                self.close()
                 self._begin()
             return self._converse(lines)
         except OSError:
