@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import select
+import socket
 import ssl
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -22,6 +24,15 @@ class CronflowError(Exception):
     def __init__(self, code: str, message: str, field: str | None = None) -> None:
         super().__init__(message)
         self.code, self.message, self.field = code, message, field
+
+
+def is_over(kept: socket.socket | None) -> bool:
+    """Whether the other side has ended a connection since: what is to be done is not said into it."""
+    if kept is None:
+        return True
+    poll = select.poll()
+    poll.register(kept, select.POLLIN | select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 class OverHttp:
@@ -61,6 +72,8 @@ class OverHttp:
     def _send(
         self, method: str, path: str, data: bytes | None, headers: dict[str, str]
     ) -> http.client.HTTPResponse:
+        if self._connection and is_over(self._connection.sock):
+            self.close()
         is_kept = self._connection is not None
         if self._connection is None:
             self._connection = self._open()
@@ -68,7 +81,7 @@ class OverHttp:
             self._connection.request(method, path, data, headers)
             return self._connection.getresponse()
         except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
-            # One that was kept may have ended since; what changes something is not sent again.
+            # One that was kept may have ended just now; what changes something is not sent again.
             self.close()
             if not is_kept or method != "GET":
                 raise

@@ -18,7 +18,7 @@ from ..web import talks
 from ..web.fields import to_body
 from ..web.line import Answer, Row, check_travels, is_status
 from ..web.outcomes import MOMENTS, counts, plain, to_lines, to_occurrences, to_upcoming, to_worker
-from .over_http import TIMEOUT_S, CronflowError, Json
+from .over_http import TIMEOUT_S, CronflowError, Json, is_over
 
 RECEIVE_BYTES = 65_536
 
@@ -39,7 +39,8 @@ class OverLines:
         for said in lines:
             check_travels(said)
         try:
-            if self._socket is None:
+            if is_over(self._socket):
+                self.close()
                 self._begin()
             return self._converse(lines)
         except OSError:

@@ -349,6 +349,27 @@ def test_flows_are_drawn_workers_drained_and_all_that_is_expected_or_kept_is_fou
     see(page, "tbody", "SECRET")
 
 
+COUNT_LAYOUTS = """
+const own = Object.getOwnPropertyDescriptor(Element.prototype, "scrollTop");
+window.layouts = 0;
+Object.defineProperty(Element.prototype, "scrollTop", { ...own, set(to) { layouts += 1; own.set.call(this, to); } });
+"""
+
+
+def test_a_run_that_writes_much_does_not_stop_the_page(house: House, watched: Callable[..., Page]) -> None:
+    """Each line was laid out for itself, below all before it: of 5,000 lines a browser had for a minute."""
+    house.daemon.ask("ADD name=loud @yearly sleep 0.5; seq 1 3000; echo end")
+    page = watched("/jobs/new")
+    page.add_init_script(COUNT_LAYOUTS)
+    page.goto("/jobs/loud")
+    page.get_by_role("button", name="Run now").click()
+    see(page, "[data-stream-end]", "It has ended.")
+    assert page.locator("#out .l").last.inner_text() == "end\n"
+    count(page, "#out .l", 2000)
+    assert page.evaluate("layouts") < 300, "lines that come together are laid out together"
+    house.daemon.ask("REMOVE loud")
+
+
 def test_what_was_typed_is_there_again_when_a_session_ended_amid_the_form(
     house: House, watched: Callable[..., Page]
 ) -> None:

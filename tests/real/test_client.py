@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import urllib.request
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -151,6 +153,27 @@ def test_the_connection_is_made_anew_after_the_daemon(
             return False
 
     wait_until(look)
+
+
+def test_a_connection_that_has_ended_meanwhile_is_no_failure(
+    client: Client, daemon: Daemon, request: pytest.FixtureRequest
+) -> None:
+    """A program that says something every ten minutes failed each time, since silence ends a connection."""
+    client.create_job({"name": "a", "command": "true", "schedule": "@daily"})
+    if "http" in request.node.name:
+        before = daemon.gateway()
+        os.kill(before, signal.SIGKILL)
+        wait_until(lambda: daemon.gateway() not in (0, before) and _answers(daemon.http_port))
+    else:
+        daemon.restart()
+    client.pause_job("a")
+    client.resume_job("a")
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+        return bool(answer.status == 200)
+    return False
 
 
 def test_it_may_be_awaited_under_trio(daemon: Daemon) -> None:

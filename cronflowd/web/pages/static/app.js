@@ -111,32 +111,44 @@
     form.before(note);
   }
 
-  // --- a run's output as it comes ---
+  // --- a run's output as it comes: what has come meanwhile is laid out together, and the page keeps its end ---
+  const MAX_LINES = 2000;
   function stream(out) {
     const open = new Map();
     let from = new EventSource(out.dataset.stream);
-    let begun = false;
+    let begun = false, rows = [], timer = 0;
     const follow = one("[data-follow]");
-    from.onopen = () => { begun = false; };
-    from.addEventListener("line", (event) => {
-      if (!begun) { out.textContent = ""; open.clear(); begun = true; }
-      const row = JSON.parse(event.data);
-      let line = open.get(row.fd);
-      if (line && line.again) line.node.innerHTML = row.html;
-      else if (line) line.node.insertAdjacentHTML("beforeend", row.html);
-      else {
-        const node = document.createElement("span");
-        node.className = `l fd${row.fd}`;
-        node.innerHTML = row.html;
-        out.append(node);
-        line = { node };
+    const show = () => {
+      clearTimeout(timer);
+      timer = 0;
+      if (!begun && rows.length) { out.textContent = ""; open.clear(); begun = true; }
+      const fresh = document.createDocumentFragment();
+      for (const row of rows.splice(0).slice(-MAX_LINES)) {
+        let line = open.get(row.fd);
+        if (line && line.again) line.node.innerHTML = row.html;
+        else if (line) line.node.insertAdjacentHTML("beforeend", row.html);
+        else {
+          const node = document.createElement("span");
+          node.className = `l fd${row.fd}`;
+          node.innerHTML = row.html;
+          fresh.append(node);
+          line = { node };
+        }
+        if (row.open) open.set(row.fd, { node: line.node, again: row.again });
+        else { line.node.append("\n"); open.delete(row.fd); }
       }
-      if (row.open) open.set(row.fd, { node: line.node, again: row.again });
-      else { line.node.append("\n"); open.delete(row.fd); }
+      out.append(fresh);
+      for (let over = out.childElementCount - MAX_LINES; over > 0; over--) out.firstElementChild.remove();
       if (!follow || follow.checked) out.scrollTop = out.scrollHeight;
+    };
+    from.onopen = () => { begun = false; rows = []; };
+    from.addEventListener("line", (event) => {
+      rows.push(JSON.parse(event.data));
+      timer ||= setTimeout(show, 50);
     });
     from.addEventListener("end", () => {
       from.close();
+      show();
       all("[data-stream-end]").forEach((each) => { each.textContent = "It has ended."; });
       refresh();
     });
