@@ -70,7 +70,9 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] in _SPEAK_UTF8 and sys.getfilesystemencoding() != "utf-8":
         _begin_in_utf8()
     found = parser(with_verbs=arguments[0] not in _WITHOUT_VERBS)
-    parsed = found.parse_args(arguments, argparse.Namespace(job=job, parser=found))
+    parsed, rest = found.parse_known_args(arguments, argparse.Namespace(job=job, parser=found))
+    if rest:
+        parsed.known_by.error(f"unrecognized arguments: {' '.join(rest)}")
     command: Command = parsed.command
     return command(parsed)
 
@@ -119,6 +121,12 @@ def _of_the_machine(error: BaseException) -> BaseException:
 # --- what may be said ---------------------------------------------------------------------------
 
 
+# What other programs call these flags.
+_ALSO = {
+    "--slots": "--capacity --concurrency", "--connect": "--host --url", "--http": "--port --bind",
+    "--listen": "--port --bind --host --address", "--name": "--id --hostname", "--label": "--tag --tags",
+    "--data": "--db --dir --data-dir", "--token-file": "--token --secret --jwt-secret", "--tz": "--timezone",
+}  # fmt: skip
 _NO_COMMAND = re.compile(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)")
 
 
@@ -139,6 +147,8 @@ class _Parser(argparse.ArgumentParser):
             known = (word for word in message.split() if word in ALIASES or word in map(str.lower, VERBS))
             if command := next(known, None):
                 message += f"; a command comes first: cronflowd {command} …"
+            elif flag := next((word for word in message.split() if word.startswith("--")), None):
+                message += meant(flag.partition("=")[0], self._option_string_actions.keys(), _ALSO)
         raise Fatal(Exit.USAGE, f"{message} (try `{self.prog} --help`)")
 
 
@@ -153,7 +163,7 @@ def parser(with_verbs: bool = True) -> argparse.ArgumentParser:
 
     def add(name: str, run: Command, **told: Any) -> argparse.ArgumentParser:
         found = commands.add_parser(name, allow_abbrev=False, **told)
-        found.set_defaults(command=run)
+        found.set_defaults(command=run, known_by=found)
         return found
 
     serve = add("serve", _serve, help="the daemon", description=_SETTINGS)

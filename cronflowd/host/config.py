@@ -24,6 +24,7 @@ from attrs import evolve, field, frozen
 
 from ..base.errors import Exit, Fatal, Refusal
 from ..base.names import check_mail_address, check_user_name, parse_label
+from ..base.nearest import meant
 from ..schedules.zones import parse_zone
 from ..tasks.kinds import TYPES
 from ..tasks.options import KEEP, RULES, Keep, Retry, parse_keep, parse_retry, parse_timeout
@@ -489,7 +490,7 @@ def _from_part(kind: type[Common], path: Path, part: object) -> dict[str, Given]
     for name, value in part.items():
         row = rows.get(name.replace("-", "_"))
         if row is None:
-            raise Fatal(Exit.CONFIG, f"{where}{name}: there is no such setting")
+            raise Fatal(Exit.CONFIG, f"{where}{name}: there is no such setting{meant(name, [*rows])}")
         if row.field in found:
             raise Fatal(Exit.CONFIG, f"{where}{name}: it is given twice")
         found[row.field] = Given(_file_texts(row, where + name, value), where + name, Exit.CONFIG)

@@ -52,7 +52,7 @@ PREFLIGHT = {
     "access-control-allow-headers": "Authorization, Content-Type, If-Match, Idempotency-Key, Last-Event-ID",
     "access-control-max-age": "600",
 }
-EXPOSED = "ETag, Location, Retry-After"  # headers that a page of another origin may read
+EXPOSED = "ETag, Location, Retry-After, X-Total-Count"  # headers that a page of another origin may read
 TOO_LONG = 413
 MAX_KNOWN = 10_000  # who was heard of longest ago is forgotten first
 

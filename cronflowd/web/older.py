@@ -27,7 +27,7 @@ from .job import Job
 from .jobs import Number, Preview, PreviewBody, look_ahead, seen_revs
 from .monitoring import Health, read_health, read_workers
 from .outcomes import Execution, Worker, plain, to_occurrences
-from .rest import Who, asker_of, ref_of
+from .rest import Page, Who, asker_of, ref_of
 from .talks import change_job, find, line, list_rows, make_job, read_job, read_jobs
 
 MAX_ROWS = 1000
@@ -115,13 +115,15 @@ async def list_jobs(
     asker: Who,
     status: Annotated[str | None, QueryParameter()] = None,
     tag: Annotated[str | None, QueryParameter()] = None,
-) -> list[dict[str, Any]]:
-    """All of them, so far as a page can hold them."""
-    rows, _ = await asker.hold(list_rows(1, MAX_ROWS, {"status": status, "tag": tag}))
+    page: Page = 1,
+    limit: Annotated[int, QueryParameter(ge=1, le=MAX_ROWS)] = MAX_ROWS,
+) -> Response[list[dict[str, Any]]]:
+    """All of them, so far as a page can hold them; a header tells how many there are."""
+    rows, told = await asker.hold(list_rows(page, limit, {"status": status, "tag": tag}))
     found = []
     for at in range(0, len(rows), CHUNK):
         found += await asker.hold(read_jobs(rows[at : at + CHUNK]))
-    return [as_job(job) for job in found]
+    return Response([as_job(job) for job in found], headers={"X-Total-Count": str(told["total"])})
 
 
 @post("/jobs")

@@ -16,7 +16,9 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..base.errors import Refusal
+from ..base.nearest import meant
 from ..base.text import format_option
+from ..tasks.task import ENDED
 from .fields import JobBody, Words, Wrong, about, to_arg, to_options, to_orders, to_words
 from .job import Job, to_ended_job, to_job
 from .line import Answer, Row, check_travels
@@ -113,7 +115,9 @@ def read_jobs(rows: Sequence[Row]) -> Talk[list[Job]]:
     return [to_job(got.rows) for got in answers if got.status["ok"]]
 
 
-_STATES = {"active": "scheduled,queued,running", "enabled": "scheduled,queued,running"}
+# What jobs are asked for by; those that have run once are gone, and found by their executions.
+_STATES = {"active": "scheduled,queued,running", "enabled": "scheduled,queued,running", "completed": ""}
+_STATES |= {state: state for state in ("scheduled", "queued", "running", "paused", "idle", "unreadable")}
 _SORTS = {"createdAt": "id", "nextRunAt": "next", "lastRun": "last", "status": "state"}
 
 
@@ -121,18 +125,25 @@ def to_list_options(asked: Mapping[str, str | None]) -> dict[str, str]:
     """What is looked for among the jobs, as LIST has it."""
     options = {{"status": "state"}.get(key, key): value for key, value in asked.items() if value}
     if state := options.get("state"):
-        options["state"] = ",".join(_STATES.get(word, word) for word in state.split(","))
+        options["state"] = ",".join(filter(None, (_states_of(word) for word in state.split(","))))
     if sort := options.get("sort"):
         word = sort.removeprefix("-")
         options["sort"] = "-" * (word != sort) + _SORTS.get(word, word)
     return options
 
 
+def _states_of(word: str) -> str:
+    if word not in _STATES:
+        hint = "; how runs end: /executions?state=" if word in ENDED else meant(word, _STATES)
+        raise Wrong("bad-option", f'"{word[:40]}" is not one of {", ".join(_STATES)}{hint}', "status")
+    return _STATES[word]
+
+
 def list_rows(page: int, limit: int, asked: Mapping[str, str | None]) -> Talk[tuple[list[Row], Row]]:
     """Rows of LIST, and its status line; raises Wrong naming the parameter."""
-    if asked.get("status") == "completed":  # they are gone, and found by their executions
-        return [], {"total": 0}
     options = to_list_options(asked)
+    if options.get("state") == "":
+        return [], {"total": 0}
     words = Words()
     words.fields = {key: {"state": "status"}.get(key, key) for key in options}
     with _naming(words):

@@ -211,7 +211,7 @@ def test_check_config_starts_nothing(
     file.write_text("max_task = 5", encoding="utf-8")
     status, out, err = ended(capsys, "--config", str(file), "--check-config")
     assert (status, out) == (78, "")
-    assert err == f"cronflowd: error: {file}: max_task: there is no such setting\n"
+    assert err == f"cronflowd: error: {file}: max_task: there is no such setting; did you mean max_tasks?\n"
     assert serve.calls == []
 
 
@@ -258,7 +258,10 @@ def test_what_would_end_the_local_worker_is_found_before_it_is_started(
         (["--nonsense"], "--nonsense"),
         (["nonsense"], "nonsense"),
         (["--server", "localhost:5050", "runs"], "a command comes first: cronflowd runs …"),
-        (["--max-task", "5"], "--max-task"),  # no abbreviations: they break when a setting is added
+        # No abbreviations: they break when a setting is added.
+        (["--max-task", "5"], "did you mean --max-tasks? (try `cronflowd serve --help`)"),
+        (["worker", "--capacity", "5"], "did you mean --slots? (try `cronflowd worker --help`)"),
+        (["web", "--port=3000"], "did you mean --http?"),
         (["--data"], "--data"),
         (["--data", ""], "--data: it is empty"),
         (["--heartbeat", "soon"], "--heartbeat: "),

@@ -258,11 +258,11 @@ def test_a_variable_that_only_looks_like_ours_is_left_alone(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("lisen = 'x'", "lisen: there is no such setting"),
+        ("lisen = 'x'", "lisen: there is no such setting; did you mean listen?"),
         ("config = 'x'", "config: there is no such setting"),
         ("check_config = true", "check_config: there is no such setting"),
-        ("heartbeat_s = 3", "heartbeat_s: there is no such setting"),
-        ("[worker]\nslotz = 3", "worker.slotz: there is no such setting"),
+        ("heartbeat_s = 3", "heartbeat_s: there is no such setting; did you mean heartbeat?"),
+        ("[worker]\nslotz = 3", "worker.slotz: there is no such setting; did you mean slots?"),
         ("[wrkr]\nslots = 3", "wrkr: there is no such setting"),
         ("worker = 3", "worker is not a table"),
         ("max-tasks = 1\nmax_tasks = 2", "max_tasks: it is given twice"),

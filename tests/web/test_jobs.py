@@ -254,12 +254,33 @@ def test_a_parameter_that_is_wrong_is_told_with_those_there_are(tmp_path: Path) 
         async with an_api(tmp_path) as (browser, _):
             for method, path, said in (
                 ("GET", "jobs/1/logs?level=warn", '"warn" is not one of error, info, system'),
+                ("GET", "jobs?status=activ", '"activ" is not one of active, enabled, completed, scheduled, '),
                 ("GET", "jobs?perPage=3", 'there is no parameter "perPage"; there are '),
                 ("GET", "jobs/1/run", "there is no such path; /docs tells which there are"),
                 ("PUT", "jobs", "that is done by another method; /docs tells by which"),
             ):
                 answer = await browser.ask(method, f"{API}/{path}", {} if method == "PUT" else None)
                 assert answer.json["error"]["message"].startswith(said), path
+
+    trio.run(ask)
+
+
+def test_jobs_are_asked_for_by_the_words_that_they_are_told_with(tmp_path: Path) -> None:
+    """And who asks for those that failed learns where that is told: it is runs that fail."""
+
+    async def ask() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            await daemon.say("ADD name=a @daily x")
+            await daemon.say("ADD name=b paused=yes @daily x")
+            for status, names in (
+                ("active", ["a"]), ("paused,active", ["a", "b"]), ("completed", []),
+                ("completed,paused", ["b"]),
+            ):  # fmt: skip
+                found = (await browser.get(f"{API}/jobs?status={status}")).data
+                assert [job["name"] for job in found] == names, status
+            said = (await browser.get(f"{API}/jobs?status=failed")).json["error"]
+            assert said["message"].endswith("unreadable; how runs end: /executions?state=")
+            assert said["field"] == "status"
 
     trio.run(ask)
 

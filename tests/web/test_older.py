@@ -66,6 +66,21 @@ def test_a_script_job_is_made_and_its_runs_are_listed(tmp_path: Path) -> None:
     trio.run(live)
 
 
+def test_of_more_jobs_than_a_list_holds_the_number_is_told_and_the_next_page(tmp_path: Path) -> None:
+    """After a thousand the list ended, and nothing said that there were more."""
+
+    async def ask() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            for name in "abc":
+                await daemon.say(f"ADD name={name} @daily x")
+            for path in ("/jobs", "/api/jobs"):
+                found = await browser.get(f"{path}?limit=2&page=2")
+                assert [job["name"] for job in found.json] == ["c"]
+                assert found.headers["x-total-count"] == "3"
+
+    trio.run(ask)
+
+
 def test_jobs_and_agents_of_the_other_one(tmp_path: Path) -> None:
     """Where a page has the same path, a browser is given the page."""
 
