@@ -45,6 +45,8 @@ from ..net.workers import Link
 from ..tasks.task import TaskSpec
 from .strangers import Stranger, Strangers
 
+UNGUESSABLE = 32  # characters of a token; `cronflowd init` makes them of 64 hexadecimal digits
+HEARD = 4  # lines of one connection before AUTH
 _PLAIN_REF = re.compile(r"[A-Za-z0-9._*-]{1,64}(?![^ \t])")  # a first word that gives no secret away
 WORKER_WAITS_S = 5.0
 COMPARING = 2  # passwords at a time; each takes a core and 64 MiB
@@ -144,8 +146,10 @@ class Admission:
 
     def authenticate(self, question: q.Authenticate, session: Session) -> Reply | Coroutine[Any, Any, Reply]:
         """AUTH; what is compared with others takes its time."""
-        known = self._find_made(question)
-        return self._let_in(known, session) if known else self._compare(question, session)
+        if not (known := self._find_made(question)):
+            return self._compare(question, session)
+        self._strangers.at(counted_as(session)).failures = 0
+        return self._let_in(known, session)
 
     def _let_in(self, known: Known, session: Session) -> Reply:
         self._become(session, known)
@@ -160,11 +164,18 @@ class Admission:
         return self.whoami(session)
 
     def _find_made(self, question: q.Authenticate) -> Known | None:
-        """Whoever shows a token that TOKEN ADD made, of 256 bits, has not guessed it: it need not wait."""
+        """Whoever shows a token that nobody guesses need not wait because others guess at its address.
+
+        All of this machine have one. Such are those that TOKEN ADD made, and long ones of a token file.
+        """
+        if question.password is not None:
+            return None
+        if len(question.word) >= UNGUESSABLE and (known := self._find_in_file(question.word)):
+            return known
         access = self.core.state.access
         digest = digest_of(question.word)
         token = access.tokens.get(access.by_digest.get(digest, 0))
-        if question.password is not None or token is None or token.role == WORKER:
+        if token is None or token.role == WORKER:
             return None
         if not access.is_valid(token, self.core.now()):
             return None
@@ -232,7 +243,9 @@ class Admission:
         if now - stranger.lines_from_s > 1:
             stranger.lines, stranger.lines_from_s = 0, now
         stranger.lines += 1
-        if stranger.lines <= (most := self.core.settings.max_locked_lines):
+        session.locked_lines += 1
+        # As long as it takes to show who it is, each is heard whatever others of its address say.
+        if session.locked_lines <= HEARD or stranger.lines <= (most := self.core.settings.max_locked_lines):
             return None
         self.lines_refused += 1
         session.closing = True

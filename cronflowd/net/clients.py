@@ -86,6 +86,7 @@ class Session:
     head_width: int | None = None  # HEAD=yes: the same for the order that is executed now
     must_authenticate: bool = False
     authenticated: bool = False
+    locked_lines: int = 0  # that it has sent before that
     known: Known = Known()
     is_doubted: bool = False  # others have shown who they are; it has only said its name
     is_session: bool = False  # silence does not end it: HELLO, AUTH, FORMAT, WATCH, a person typing

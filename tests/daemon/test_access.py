@@ -159,6 +159,37 @@ def test_a_token_that_was_made_is_taken_at_once(compared: list[str], tmp_path: P
     leap(guess)
 
 
+def test_a_long_token_of_the_file_is_taken_at_once_while_others_guess_there(tmp_path: Path) -> None:
+    """All programs of this machine have one address: a job that guessed shut the HTTP door out."""
+    word = "0123456789abcdef" * 4
+
+    async def guess() -> None:
+        house = House(tmp_path, asks=True, tokens=(word.encode(), b"short"))
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(timed, house, house.session(), "AUTH wrong")
+            await trio.sleep(0.1)
+            assert await timed(house, house.session(), f"AUTH {word}") == ("OK admin", 0.0)
+            for other in "short", f"{word[:-1]}0":
+                assert (await timed(house, house.session(), f"AUTH {other}"))[1] > 0
+            nursery.cancel_scope.cancel()
+
+    leap(guess)
+
+
+def test_who_says_little_is_heard_whatever_others_of_its_address_say(tmp_path: Path) -> None:
+    """A job that said a hundred lines a second to the port had each connection of its machine closed."""
+
+    async def flood() -> None:
+        house = await a_house(tmp_path, asks=True)
+        loud, quiet = house.session(), house.session()
+        said = [house.answers.too_fast(loud) for _ in range(200)]
+        assert [bool(refusal) for refusal in said] == [False] * 100 + [True] * 100
+        assert [bool(house.answers.too_fast(quiet)) for _ in range(5)] == [False] * 4 + [True]
+
+    leap(flood)
+
+
 def test_two_passwords_at_most_are_compared_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes a core and 64 MiB; a hundred strangers must not take the machine."""
     now, most, lock, both = 0, 0, threading.Lock(), threading.Barrier(COMPARING)
