@@ -195,13 +195,11 @@ class Admission:
             else:
                 known = await self._find_account(name, question.password)
             if known is None:
-                # Counted by what was said: a wait must not tell whose address for mail that is.
-                self._strangers.failed(stranger, None if name is None else question.word)
+                self._strangers.failed(stranger, name)
                 refusal = self._wrong(session, stranger, name)
                 await trio.sleep_until(stranger.free_s)
                 raise refusal
             stranger.failures = 0
-            self._strangers.forgive(question.word)
             return self._let_in(known, session)
         finally:
             stranger.turn.release()
@@ -223,6 +221,7 @@ class Admission:
         is_same = account and now and msgspec.structs.replace(now, seen_at=account.seen_at) == account
         if not (is_right and account and is_same):
             return None
+        self._strangers.names.pop(name[:64], None)
         return Known(account.name, RANK[account.role])
 
     def _wrong(self, session: Session, stranger: Stranger, name: str | None) -> Refusal:

@@ -82,12 +82,8 @@ class Strangers:
         now = trio.current_time()
         wait_s = stranger.fail(now)
         if name is not None:
-            wait_s = max(wait_s, _find(self.names, _counted_as(name)).fail(now))
+            wait_s = max(wait_s, _find(self.names, name[:64]).fail(now))
         stranger.free_s = max(now, stranger.free_s) + wait_s
-
-    def forgive(self, name: str) -> None:
-        """Whose name this is has shown that."""
-        self.names.pop(_counted_as(name), None)
 
     def is_news(self, address: str, digest: str) -> bool:
         """Whether AUDIT tells of a token that a gateway shows with each request: once a minute."""
@@ -108,10 +104,6 @@ class Strangers:
         stranger.noted += 1
         self._all.noted += 1
         return True
-
-
-def _counted_as(name: str) -> str:
-    return name[:64].lower()
 
 
 def _find(table: OrderedDict[str, Stranger], key: str) -> Stranger:

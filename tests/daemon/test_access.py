@@ -115,23 +115,6 @@ def test_who_guesses_at_one_account_from_many_addresses_waits_as_well(
     leap(guess, "nobody")
 
 
-def test_no_wait_tells_whose_an_address_for_mail_is(compared: list[str], tmp_path: Path) -> None:
-    """Who had guessed at an account waited at once for its address, and so knew that it is that account's."""
-
-    async def guess() -> None:
-        house = await a_house(tmp_path, asks=True)
-        await house.ask(house.session("root", "admin"), "USER SET ann email=ann@example.org")
-        waits = []
-        said = ["ann"] * 4 + ["ann@example.org", "x@example.org"] + ["ANN@example.org"] * 3 + ["root", "x"]
-        for number, name in enumerate(said):
-            session = house.session(address=f"203.0.113.{number}:1")
-            waits.append((await timed(house, session, f"AUTH {name} incorrect-horse"))[1])
-        assert waits == [0.25, 0.5, 1.0, 2.0, 0.25, 0.25, 0.5, 1.0, 2.0, 0.25, 0.25]
-        compared.clear()
-
-    leap(guess)
-
-
 def test_who_leaves_in_the_middle_of_a_wait_has_not_saved_it(compared: list[str], tmp_path: Path) -> None:
     """Or a connection for each word would be the way round."""
 

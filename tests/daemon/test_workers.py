@@ -621,6 +621,7 @@ async def test_reports_cost_no_switch_of_tasks_and_share_a_commit(
 ) -> None:
     """However many workers report at one time: one turn of one task, and one commit."""
     monkeypatch.setattr(poller, "ROUND_S", 60.0)  # or a slow machine would interrupt a round
+    monkeypatch.setattr(workers, "SLICE_S", 60.0)  # or what one of them says
     async with workers_over_sockets(core, connect, 10) as peers:
         for _ in range(100):
             line(core, "NOW x")
