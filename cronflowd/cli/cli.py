@@ -250,11 +250,8 @@ def _add_upkeep(add: Callable[..., argparse.ArgumentParser]) -> None:
 _WITHOUT_VERBS = frozenset(
     "serve worker web compact cluster import export run check restore init key certs --version".split()
 )
-_SPEAK_UTF8 = (
-    "serve",
-    "worker",
-    "web",
-)  # whatever the locale: what is typed at a terminal may be in its encoding
+# Whatever the locale; what is typed at a terminal may be in its encoding.
+_SPEAK_UTF8 = ("serve", "worker", "web")
 _RUN_KEYS = ("name", "timeout", "retry", "on")
 _SETTINGS = (
     "Every flag is also a variable (--max-tasks: CRONFLOWD_MAX_TASKS) and a key of the file that"
