@@ -70,10 +70,11 @@ def explain_found(
     """
     whose = (found.outcomes or found.runs)[0].task_id
     rows: list[Row] = [(at, _how_it_came(task if task and task.id == whose else None, at, found))]
-    disposition = "pending"
-    for outcome in found.outcomes:
-        disposition = outcome.state
-        rows.append((outcome.ended_at, _tell_outcome(outcome)))
+    rows += [(outcome.ended_at, _tell_outcome(outcome)) for outcome in found.outcomes]
+    disposition = found.outcomes[-1].state if found.outcomes else "pending"
+    if task and task.spec.options.on == "all":  # well, if all that ran did; else as one of those that did not
+        ends = {outcome.run: outcome.state for outcome in found.outcomes}  # the last attempt of each
+        disposition = min(ends.values(), key=lambda end: (end == "skipped", end == WELL), default=disposition)
     told = {in_words(outcome.why) for outcome in found.outcomes}
     rows += [(None, remark) for remark in remarks if remark not in told]
     rows += [(outcome.ended_at, f"{outcome.name}: {_tell_outcome(outcome)}") for outcome in other.outcomes]

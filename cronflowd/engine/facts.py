@@ -603,7 +603,10 @@ class LedgerCarried(Fact):
 
 
 class FailureCarried(Fact):
-    """That a task's last fire did not end well: of before TaskCarried told it. It comes after the task."""
+    """That a task's last fire did not end well: of before TaskCarried told it, and comes after the task then.
+
+    Behind the good end of a run with on=all, that it did not on another worker.
+    """
 
     task: int
     since_at: datetime

@@ -26,7 +26,7 @@ from . import facts as f
 from . import orders as o
 from .alarms import MAX_STALE
 from .dependencies import flow_behind, standing, to_replace
-from .notices import tell
+from .notices import MAX_UNDER_WAY, tell
 from .placement import MAX_PLACED_CHARS, all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
@@ -88,6 +88,8 @@ def _fire_tasks(state: State, order: o.FireTasks, now: datetime, limits: Limits)
 
 def _is_told(state: State, limits: Limits, facts: Sequence[f.Fact], now: datetime) -> bool:
     """Whether a notification waits for a worker from then on, and what is less urgent must not pass it."""
+    if len(state.notices) >= MAX_UNDER_WAY:
+        return False  # after a night without the daemon; all are only counted then
     return any(isinstance(fact, f.RunQueued) for fact in tell(state, limits, facts, now))
 
 

@@ -62,6 +62,18 @@ def tell_of_end(state: Tables, task: Task, run: Run, fact: f.RunEnded) -> None:
             other.blame = how
 
 
+def keeps_failing(state: Tables, task: Task, run: Run) -> bool:
+    """Whether a task that fails still does when this run of it ends well.
+
+    With on=all that is so until all runs of a fire have, or whoever looked for what fails would see nothing.
+    """
+    if not (run.target and task.failure):
+        return False
+    bad, others = task.failure, (state.runs[other] for other in task.runs if other != run.id)
+    is_its_own = bad.due_at == run.due_at and (bad.run or 0) >= run.fire
+    return is_its_own or any(other.fire == run.fire for other in others)
+
+
 def how_ended(fact: f.RunEnded) -> Reason:
     """What is heard of a run that has ended for good."""
     if fact.state == "skipped":

@@ -31,6 +31,7 @@ from ..tasks.reasons import code_of, in_words, shortened
 from ..tasks.targets import AT_EACH_END, BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
 from ..tasks.task import Failure, Task, TaskSpec, make_spec, tell_work
 from . import facts as f
+from .hearing import keeps_failing
 from .lanes import accepts
 from .ledger import RAN
 from .rules import Limits
@@ -252,7 +253,9 @@ def _of_end(
         return
     events = [event] if event else []
     if not event and fact.state == WELL and task:
-        events += ["recovery"] if task.failure else []
+        events += (
+            ["recovery"] if task.failure and not keeps_failing(state, task, state.runs[fact.run]) else []
+        )
         events += ["first"] if WELL not in (task.counts or {}) else []
     for each in events:
         yield _of_run(state, fact, each, now)

@@ -134,6 +134,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+from attrs import asdict
 from msgspec.structs import replace
 
 from ..base.errors import Refusal
@@ -158,6 +159,7 @@ from .fires import (
     reopened,
     stop,
 )
+from .hearing import keeps_failing
 from .placement import MAX_PLACED_CHARS, order_line, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .secrets import Unready, hidden, hide_output, let_go
@@ -306,10 +308,19 @@ def _end(
     if why and code_of(why) != "stderr" and not (run.ends_as and code_of(why) == "timeout"):
         told.append(remark(run, why))
     if delay_s is None:
+        if how == "ok" and run.target and (task := state.tasks.get(run.task_id)):
+            return [*told, end, *_failing_still(state, task, run), *after_end(state, run, [end])]
         return [*told, end, *after_end(state, run, [end])]
     again_at = now + timedelta(seconds=delay_s)
     follows = reason("follows", attempt=run.attempt, state=how, exit=exit_code, at=format_time(again_at))
     return [*told, end, remark(run, follows), f.RunRetried(run.id, run.attempt + 1, again_at)]
+
+
+def _failing_still(state: State, task: Task, run: Run) -> list[f.Fact]:
+    """With on=all: what a good end on one worker does not mend, said again, as the end takes it away."""
+    if task.failure and keeps_failing(state, task, run):
+        return [f.FailureCarried(task.id, **asdict(task.failure))]
+    return []
 
 
 def _delay_s(state: State, run: Run, how: str) -> float | None:

@@ -217,6 +217,26 @@ def test_run_leaves_out_the_worker_that_has_one_still_and_says_so() -> None:
         driver.line("RUN job")
 
 
+@pytest.mark.parametrize("order", [("w1", "w3"), ("w3", "w1")])
+def test_what_fails_on_one_of_all_workers_fails_until_all_have_ended_well(order: tuple[str, str]) -> None:
+    """The others' good ends took it out of FAILED each night, and told `is well again` of what never was."""
+    driver, told = Driver(), list[tuple[bool, int]]()
+    for name in order:
+        driver.do(o.JoinWorker(name, 4, {}, ("shell",), "test", ()))
+    driver.line("ADD name=job on=all notify=failure+recovery:mailto:a@x.org 0 3 * * * job")
+    for bad in ("w1", "w1", "", ""):
+        driver.now += timedelta(hours=2)  # each is told of once an hour
+        driver.line("RUN job")
+        driver.pump()
+        for name in order:
+            (run,) = driver.state.workers[name].runs
+            driver.do(o.ReportEnded(name, run, 1, int(name == bad), {}))
+        fails = any(views.list_failed(driver.state, q.ListFailed(None)).rows)
+        told.append((fails, len(driver.state.notices)))
+        must_balance(driver)
+    assert told == [(True, 1), (True, 2), (False, 3), (False, 3)]
+
+
 def test_where_none_of_all_workers_is_free_the_moment_is_skipped_once() -> None:
     driver = everywhere()
     driver.wait(120)
