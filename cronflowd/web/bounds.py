@@ -12,7 +12,7 @@ from typing import Any
 import trio
 from h11 import Request
 from hypercorn import protocol
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ws_stream
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
@@ -25,7 +25,11 @@ PIECE_BYTES = 65_536
 class Server(TCPServer):
     """One connection. Theirs sends behind a shield, for ever: neither its application nor we could end."""
 
+    _is_over = False  # nothing more comes
+
     async def protocol_send(self, event: Event) -> None:
+        if isinstance(event, Updated) and self._is_over:
+            return
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
@@ -38,6 +42,12 @@ class Server(TCPServer):
             except (trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError):
                 await trio.aclose_forcefully(self.stream)
                 await self.protocol.handle(Closed())
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # Theirs keeps what has ended as long as what is silent: who came and went held a place for a minute.
+        self._is_over = True
+        await self.idle_task.stop()
 
     async def _close(self) -> None:
         with trio.move_on_after(STALLED_S):  # TLS has a last word, which somebody would have to take

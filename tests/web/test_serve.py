@@ -5,7 +5,8 @@ from __future__ import annotations
 import http.client
 import os
 import socket
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ import trio
 from cronflowd.host.config import WebSettings
 from cronflowd.net.listeners import open_listeners
 from cronflowd.web import serve
-from tests.lib.waiting import PATIENCE_S
+from tests.lib.waiting import PATIENCE_S, until
 
 
 def test_the_daemons_own_door_reads_no_token_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -53,30 +54,56 @@ def test_who_finds_no_place_reads_json_and_when_to_come_again() -> None:
         }
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
-    ],
-)
-async def test_no_connection_goes_over_to_http_2(said: bytes) -> None:
-    """A proxy that lets WebSockets through lets this through, and tells of nobody in it who he is."""
+@asynccontextmanager
+async def open_house() -> AsyncIterator[tuple[serve.House, Callable[[], Awaitable[trio.SocketStream]]]]:
+    """One whose application says one letter; and who calls there."""
 
     async def app(_scope: Any, _receive: Any, send: Any) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"connection", b"close")]})
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"1")]})
         await send({"type": "http.response.body", "body": b"x"})
 
     (listener,) = listeners = open_listeners((("127.0.0.1", 0),))
     house = serve.House(app, WebSettings())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.serve, listeners)
-        async with await trio.open_tcp_stream(*listener.sock.getsockname()[:2]) as stream:
-            await stream.send_all(said)
-            with trio.fail_after(PATIENCE_S):
-                told = b""
-                with suppress(trio.BrokenResourceError):  # the rest of what was said is no HTTP/1.1
-                    async for part in stream:
-                        told += part
+        yield house, partial(trio.open_tcp_stream, *listener.sock.getsockname()[:2])
         nursery.cancel_scope.cancel()
+
+
+async def heard(stream: trio.SocketStream) -> bytes:
+    told = b""
+    with trio.fail_after(PATIENCE_S), suppress(trio.BrokenResourceError):
+        async for part in stream:
+            told += part
+    return told
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\nConnection: close\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0",
+    ],
+)
+async def test_no_connection_goes_over_to_http_2(said: bytes) -> None:
+    """A proxy that lets WebSockets through lets this through, and tells of nobody in it who he is."""
+    async with open_house() as (_, call), await call() as stream:
+        await stream.send_all(said)
+        told = await heard(stream)
+    # What follows PRI is no HTTP/1.1, which may be seen before there is an answer.
     assert told.partition(b"\r\n")[0] in (b"HTTP/1.1 200 ", *([b""] if said.startswith(b"PRI") else []))
+
+
+@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"GET / HTTP/1.1\r\nHo"])
+@pytest.mark.parametrize("waits", [True, False])
+async def test_who_has_gone_holds_no_place(said: bytes, waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request of curl's held one for a minute: 250 in that time, and its machine was turned away."""
+    monkeypatch.setattr(serve, "KEEP_ALIVE_S", 1000 * PATIENCE_S)
+    async with open_house() as (house, call):
+        stream = await call()
+        await stream.send_all(said)
+        if waits and said.endswith(b"\r\n\r\n"):
+            await stream.receive_some()
+        await until(lambda: house._door.open["tcp"])
+        await stream.aclose()
+        await until(lambda: not house._door.open["tcp"])
