@@ -253,8 +253,8 @@ async def test_who_saves_what_another_has_changed_meanwhile_is_told_and_may_save
     async with _house(tmp_path) as (browser, daemon):
         await daemon.say("ADD name=job timeout=5m env.A=1 @daily a")
         form = {
-            "rev": "1", "name": "job", "schedule": "@daily", "command": "a", "timeout": "5m", "env": "A=1\nB=2",
-            "overlap": "skip", "desc": "mine", "tags": "",
+            "rev": "1", "name": "job", "schedule": "@daily", "command": "a", "timeout": "5m", "tags": "",
+            "overlap": "skip", "desc": "mine", "env": "A=1\nB=2",
         }  # fmt: skip
         await daemon.say("SET job command=other desc=theirs timeout=9m overlap=queue")
         answer = await _send(browser, "/jobs/job/edit", **form)
