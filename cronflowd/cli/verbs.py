@@ -1,8 +1,8 @@
 """Any verb of the control port as a command: `cronflowd ls`, `cronflowd runs`, `cronflowd log NAME -f`.
 
 The words are sent as they are, those that hold blanks in quotes. What was asked for goes to
-standard output: rows, as a table where that is a terminal, or of a verb that changes something what
-its status line says. The rest goes to standard error; ERR is an error, and decides the exit status.
+standard output: rows, as a table where that is a terminal, or of a verb that changes something without
+them what its status line says. The rest goes to standard error; ERR is an error, and decides the exit status.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
         said += ask_password(words)
     with closing(out), closing(Connection(settings, form)) as connection:
         reads = only_reads(said)
-        shows = reads or name in _MAKE
+        shows, has_shown = reads or name in _MAKE, False
         # What reads answers soon. What changes very many tasks, or writes a large file, takes its time.
         for line in connection.lines(said, REPLY_S if reads else None):
             word, _, rest = line.partition(" ")
@@ -56,9 +56,12 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
                 refuse({"code": code, "message": message})
             if word not in ("OK", "PONG"):
                 (out if shows else errors).say(line)
-            elif word == "PONG" or not reads or name == "WHOAMI":  # whose status is all there is
+                has_shown = shows
+            elif (
+                word == "PONG" or not (reads or has_shown) or name == "WHOAMI"
+            ):  # whose status is all there is
                 out.say(rest or word)
-            elif rest and not rest.isdigit():  # more than how many rows there were
+            elif rest and not (reads and rest.isdigit()):  # more than how many rows there were
                 errors.say(rest)
             if not out.is_open:
                 return BROKEN_PIPE

@@ -211,9 +211,9 @@ async def check_csrf(request: AnyRequest, who: SignedIn) -> None:
     if request.method in SAFE:
         return
     said = request.headers.get(CSRF_HEADER, "")
+    why = f"with a cookie, a change needs the header {CSRF_HEADER} of this session"
     if not said and request.headers.get("content-type", "").partition(";")[0].strip().lower() == FORM:
         said = str((await request.form()).get(CSRF_FIELD, ""))
+        why = "this was sent from a page of another session, before you signed in anew: open that page again"
     if not hmac.compare_digest(said.encode(), identity_of(request).csrf(who).encode()):
-        raise Refused(
-            403, "denied", f"with a cookie, a change needs the header {CSRF_HEADER} of this session"
-        )
+        raise Refused(403, "denied", why)

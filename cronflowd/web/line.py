@@ -274,13 +274,9 @@ class Daemon:
     @asynccontextmanager
     async def _borrowed(self, caller: Caller) -> AsyncIterator[Connection]:
         connection = await self._take_idle(caller.key) or await self._open(caller)
-        try:
-            with _as_unreachable(self.where):
+        with _as_unreachable(self.where):
+            async with _or_closed(connection):
                 yield connection
-        except BaseException:
-            # It may be amid an answer, or somebody else by now.
-            await trio.aclose_forcefully(connection.stream)
-            raise
         connection.idle_since_s = trio.current_time()
         self._idle.setdefault(caller.key, []).append(connection)
 
@@ -294,18 +290,24 @@ class Daemon:
         return None
 
     async def _open(self, caller: Caller) -> Connection:
-        """A new connection, which the daemon knows as its gateway's; Unreachable, or Refusal."""
+        """A new connection; Unreachable, or Refusal. A word that may be wrong has as long as an answer."""
+        connection = await self._connect()
+        if caller.key:
+            with _as_unreachable(self.where):
+                async with _or_closed(connection):
+                    _check_known(await connection.converse(caller.words))
+        return connection
+
+    async def _connect(self) -> Connection:
+        """One that the daemon knows as its gateway's; Unreachable, or Refusal."""
         with _as_unreachable(self.where), trio.move_on_after(CONNECT_S):
             connection = Connection(await self._dial())
-            try:
-                await self._begin(connection, caller)
-            except BaseException:
-                await trio.aclose_forcefully(connection.stream)
-                raise
+            async with _or_closed(connection):
+                await self._begin(connection)
             return connection
         raise Unreachable(f"{self.where}: no connection within {CONNECT_S:g} s")
 
-    async def _begin(self, connection: Connection, caller: Caller) -> None:
+    async def _begin(self, connection: Connection) -> None:
         (answer,) = await connection.converse([b"FORMAT json"])
         for token in self._tokens:
             (answer,) = await connection.converse([b"AUTH " + token])
@@ -320,8 +322,6 @@ class Daemon:
             if refusal.code not in ("denied", "auth-required"):
                 raise
             raise NoGateway(f"it takes this for no gateway: {refusal.message}") from None
-        if caller.key:
-            _check_known(await connection.converse(caller.words))
 
     async def _dial(self) -> trio.abc.Stream:
         return await dial(self._settings, self._settings.control)
@@ -354,6 +354,16 @@ def _check_known(answers: Sequence[Answer]) -> None:
         except Refusal as refusal:
             code = "auth-required" if refusal.code == "denied" else refusal.code
             raise Refusal(code, refusal.message) from None
+
+
+@asynccontextmanager
+async def _or_closed(connection: Connection) -> AsyncIterator[None]:
+    """Where anything goes wrong it is used no more: it may be amid an answer, or somebody else by now."""
+    try:
+        yield
+    except BaseException:
+        await trio.aclose_forcefully(connection.stream)
+        raise
 
 
 def _is_quiet(stream: trio.abc.Stream) -> bool:

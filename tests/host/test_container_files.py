@@ -169,7 +169,7 @@ def test_a_host_of_three_has_an_etcd_a_daemon_and_a_worker() -> None:
         assert understood(filled)
     assert "key" in services["cronflowd"]["secrets"]
     assert services["cronflowd"]["environment"] == {"CREDENTIALS_DIRECTORY": "/run/secrets"}
-    for words in re.findall(r"#   compose exec cronflowd cronflowd ([a-z]+)", text):
+    for words in re.findall(r"#   compose exec (?:-T )?cronflowd cronflowd ([a-z]+)", text):
         assert understood([words])
 
 

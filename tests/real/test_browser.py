@@ -352,7 +352,7 @@ def test_flows_are_drawn_workers_drained_and_all_that_is_expected_or_kept_is_fou
 COUNT_LAYOUTS = """
 const own = Object.getOwnPropertyDescriptor(Element.prototype, "scrollTop");
 window.layouts = 0;
-const set = function (to) { layouts += 1; own.set.call(this, to); };
+const set = function (to) { window.layouts += 1; own.set.call(this, to); };
 Object.defineProperty(Element.prototype, "scrollTop", { ...own, set });
 """
 

@@ -45,6 +45,17 @@ def test_verbs_are_commands(say: Say) -> None:
     assert say("clear") == (0, "1 removed\n", "")
 
 
+@pytest.mark.parametrize(
+    "words", [["token", "add", "role=worker", "worker=local"], ["user", "add", "ann", "role=user"]]
+)
+def test_what_was_made_is_all_of_standard_output(say: Say, words: list[str]) -> None:
+    """`| cut -f2 >token` wrote a second line, the token's number, which no Prometheus takes."""
+    status, out, err = say(*words)
+    made, told = ("token", "1") if words[0] == "token" else ("password", "ann")
+    assert (status, out.count("\n"), out.split("\t")[0]) == (0, 1, made)
+    assert err == f"{told}\n"
+
+
 def test_a_refusal_is_one_line_and_an_exit_status(say: Say) -> None:
     """`cronflowd get x || cronflowd add …` must work."""
     for words, message in (

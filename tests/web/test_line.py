@@ -292,10 +292,11 @@ async def _be_refused(daemon: Daemon, caller: line.Caller, said: str) -> None:
 async def test_who_waits_too_long_to_be_compared_is_told_to_come_later(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """The daemon is well: it is his own guesses that he waits for."""
+    """The daemon is well: his own guesses are what he waits for. For tokens it was not to be reached."""
     async with scripted(tmp_path) as (server, daemon):
-        server.answers["AUTH ann wrong"] = []
+        server.answers["AUTH ann wrong"] = server.answers["AUTH wrong"] = []
         await _be_refused(daemon, stranger("192.0.2.7"), "AUTH ann wrong")
+        await _be_refused(daemon, bearer("wrong", "192.0.2.7"), "GET 1")
         assert not daemon._by_address
 
 

@@ -28,6 +28,7 @@ from .wording import visible
 # The fields that are options of the same name; `command`, `schedule` and what repeats stand apart.
 OPTIONS = ("name", *(key for key in RULES if key != "meta"))
 REPEATED = ("env", "header")  # a line each, NAME=VALUE
+FIELDS = ("schedule", "command", *OPTIONS, *REPEATED)
 CHOICES = {key: RULES[key].words for key in ("prio", "overlap", "catchup", "lost", "type")}
 FIELD_OF_CODE = {
     "bad-schedule": "schedule", "exists": "name", "cycle": "after", "not-found": "after", "syntax": "command",
@@ -195,8 +196,27 @@ async def _save(visit: Visit, ref: str = "") -> Any:
     except Refusal as error:
         if error.code in ("auth-required", "denied"):
             raise
+        if error.option == "rev":
+            form, error = await _put_over(visit, ref, form, error)
         (types,) = await visit.look("TYPES")
         return await _form(visit, form, types.rows, ref, error)
+
+
+async def _put_over(
+    visit: Visit, ref: str, form: dict[str, str], error: Refusal
+) -> tuple[dict[str, str], Refusal]:
+    """What was typed over what somebody else has saved since; what was not touched is as he has it."""
+    old, now, history = await visit.ask_all(
+        f"GET {ref} @{form['rev']}", f"GET {ref}", f"HISTORY {ref} limit=1"
+    )
+    if not (old.status["ok"] and now.status["ok"] and history.rows):
+        return form, error
+    before, newest = _shown(fields_of(old.pairs)), fields_of(now.pairs)
+    untouched = [key for key in FIELDS if key in form and not _is_other(before, key, form[key])]
+    last = history.rows[0]
+    told = f"{last['who']} has changed it meanwhile ({last['change']}). What you typed stands here over that"
+    form = form | {key: newest.get(key, "") for key in untouched} | {"rev": newest["rev"]}
+    return form, Refusal(error.code, f"{told}: save it again")
 
 
 async def _order(visit: Visit, form: Mapping[str, str], said: str) -> Answer:
@@ -253,21 +273,12 @@ def record(form: Mapping[str, str]) -> str:
 
 
 def changes(before: Mapping[str, str], form: Mapping[str, str]) -> list[str]:
-    """Words of SET: what the form says otherwise. A secret that shows as `***` was not touched.
-
-    Nor was what a page shows less of than there is: blanks around it, characters that nobody sees.
-    """
+    """Words of SET: what the form says otherwise. A secret that shows as `***` was not touched."""
     words = []
-    before = {key: visible(value).strip() for key, value in before.items()}
+    before = _shown(before)
     for key in ("schedule", "command", *OPTIONS):
         now = form.get(key)
-        if (
-            now is None
-            or now == before.get(key, "")
-            or now == DEFAULTS.get(key) == before.get(key, DEFAULTS.get(key))
-        ):
-            continue
-        if now != MASK:
+        if now is not None and now != MASK and _is_other(before, key, now):
             words.append(format_option(key, now) if now else f"{key}=")
     for kind in REPEATED:
         if kind not in form:
@@ -278,3 +289,13 @@ def changes(before: Mapping[str, str], form: Mapping[str, str]) -> list[str]:
         ]
         words += [f"{key}=" for key in old if key not in new]
     return words
+
+
+def _shown(fields: Mapping[str, str]) -> dict[str, str]:
+    """As a page shows them and gives them back: no blanks around them, and what nobody sees written out."""
+    return {key: visible(value).strip() for key, value in fields.items()}
+
+
+def _is_other(before: Mapping[str, str], key: str, now: str) -> bool:
+    default = DEFAULTS.get(key)
+    return now != before.get(key, "") and not (now == default == before.get(key, default))

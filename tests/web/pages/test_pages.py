@@ -246,6 +246,31 @@ async def test_what_a_page_shows_less_of_is_not_changed_with_something_else(
         assert newest["change"] == "desc: - -> new"
 
 
+async def test_who_saves_what_another_has_changed_meanwhile_is_told_and_may_save_it_over_that(
+    tmp_path: Path,
+) -> None:
+    """He was refused as often as he tried, until he typed it all again in a form that was opened anew."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=job timeout=5m env.A=1 @daily a")
+        form = {
+            "rev": "1", "name": "job", "schedule": "@daily", "command": "a", "timeout": "5m", "tags": "",
+            "overlap": "skip", "desc": "mine", "env": "A=1\nB=2",
+        }  # fmt: skip
+        await daemon.say("SET job command=other desc=theirs timeout=9m overlap=queue")
+        answer = await _send(browser, "/jobs/job/edit", **form)
+        assert answer.status == 422 and "command: a -&gt; other" in answer.text
+        fields = dict(re.findall(r'<input id="f-([a-z]+)"[^>]* value="([^"]*)"', answer.text))
+        assert {key: fields[key] for key in ("command", "timeout", "desc")} == {
+            "command": "other", "timeout": "9m", "desc": "mine",
+        }  # fmt: skip
+        assert "<option selected>queue</option>" in answer.text and ">A=1\nB=2</textarea>" in answer.text
+        assert 'name="rev" value="2"' in answer.text
+        again = form | fields | {"rev": "2", "overlap": "queue"}
+        assert (await _send(browser, "/jobs/job/edit", **again)).status == 303
+        (newest, *_) = await daemon.say("HISTORY job limit=1")
+        assert newest["change"] == "desc: theirs -> mine; env.B: - -> 2"
+
+
 async def test_what_one_page_sends_is_done_once(tmp_path: Path) -> None:
     """By two clicks, and by whoever sends it again since no answer came, there were two jobs."""
     async with _house(tmp_path) as (browser, _):
