@@ -93,6 +93,7 @@ class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
     keep: Text = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
     owner: Text = UNSET
+    template: Text = UNSET
     status: Status | UnsetType | None = UNSET  # `paused` and `active` pause and resume it, as `enabled` does
     # What a job tells of itself; it may be sent back, and says nothing then.
     id: Ref | UnsetType | None = UNSET
@@ -149,6 +150,10 @@ def to_words(body: JobBody, old: Job | None = None) -> Words:
         if isinstance(value, list) and any(not each or "," in str(each) for each in value):
             raise Wrong("bad-option", "one of them is empty, or several in one", field)
         words.say(key, "" if value is None else make(value), _camel(field))
+    if isinstance(body.template, str) and body.template:
+        if old:
+            raise Wrong("bad-option", "a job is made from one; what it is by now can be changed", "template")
+        words.say("from", body.template, "template")
     _say_name(words, body, old)
     _say_retry(words, body, old)
     _say_work(words, body, old)

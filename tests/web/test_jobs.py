@@ -285,6 +285,23 @@ def test_jobs_are_asked_for_by_the_words_that_they_are_told_with(tmp_path: Path)
     trio.run(ask)
 
 
+def test_a_job_is_made_from_a_template(tmp_path: Path) -> None:
+    """What is said beside it wins; and only one that is new is made from one."""
+
+    async def make() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            await daemon.say("TEMPLATE ADD nightly retry=fixed:3:1m timeout=1h prio=high")
+            body = {"name": "a", "command": "x", "template": "nightly", "timeout": 5000, **HOURLY}
+            job = (await browser.post(f"{API}/jobs", body)).data
+            assert (job["maxRetries"], job["timeout"], job["priority"]) == (3, 5000, "HIGH")
+            none = await browser.post(f"{API}/jobs", body | {"name": "b", "template": "nightli"})
+            assert none.error == (422, "not-found") and none.json["error"]["field"] == "template"
+            late = await browser.ask("PATCH", f"{API}/jobs/a", {"template": "nightly"})
+            assert late.error == (400, "bad-option") and late.json["error"]["field"] == "template"
+
+    trio.run(make)
+
+
 def test_a_moment_may_be_said_in_words(tmp_path: Path) -> None:
     """As netcat takes it: it counts from when it is said."""
 
