@@ -321,7 +321,8 @@ def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
     if not words.get("command") and (is_new_type or not old):
         field = "command" if kind in ("shell", "echo", "sleep", "calculate") else "payload"
         field = words.fields.get("command", field)
-        raise Wrong("syntax", f"what is a job of type {kind} to do?", field)
+        missing = "" if field == "command" else f"no {PAYLOADS[kind][0]} in payload: "
+        raise Wrong("syntax", f"{missing}what is a job of type {kind} to do?", field)
 
 
 def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | None) -> None:
@@ -392,7 +393,7 @@ def _command_of(kind: str, given: Mapping[str, Any]) -> str | None:
         args = given["args"]
         if not isinstance(args, list) or not all(isinstance(each, str | int | float) for each in args):
             raise Wrong("bad-option", "not a list of texts", "payload.args")
-        return shlex.join([_text(given, "command"), *map(str, args)])
+        return shlex.join([_text(given, "command"), *map(to_arg, args)])
     return _text(given, main)
 
 
