@@ -36,7 +36,7 @@ from ..schedules.zones import FIRST_S, Zone, load_zone, to_instant
 from ..tasks.kinds import TYPES
 from ..tasks.options import Common, format_options, masked
 from ..tasks.reasons import in_words
-from ..tasks.slips import remarks
+from ..tasks.slips import about_seconds, remarks
 from ..tasks.task import (
     ENDED,
     HELD,
@@ -127,7 +127,10 @@ def get_task(state: State, query: q.GetTask, now: datetime) -> Reply:
 
 def _note(state: State, spec: TaskSpec) -> list[Row]:
     """What ADD would say about it now, in one row."""
-    texts = [*(text for _, text in notes(state, spec)), *remarks(spec.options.type, spec.command)]
+    texts = [
+        *(text for _, text in notes(state, spec)),
+        *remarks(spec.options.type, spec.command, spec.schedule.text),
+    ]
     return [("note", "; ".join(texts))] if texts else []
 
 
@@ -432,6 +435,7 @@ def describe_schedule(state: State, query: q.DescribeSchedule, now: datetime) ->
         ("clock-changes", describe_changes(schedule)),
         ("zone", schedule.tz),
         ("next", next_at),
+        *(("note", text) for text in about_seconds(schedule.text)),
     ]
     return Reply.counted(PAIR_COLUMNS, rows)
 

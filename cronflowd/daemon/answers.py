@@ -197,9 +197,12 @@ class Answers:
             question = self.admission.own(question, session)
         reply = self.core.submit(question, session.who, now, session.once).reply
         assert reply is not None
-        if question.__class__ is o.AddTask and slips.DOUBTFUL.search(question.spec.command):
+        if question.__class__ is o.AddTask:
             spec = question.spec
-            notes = [("note", text) for text in slips.remarks(spec.options.type, spec.command)]
+            command, schedule = spec.command, spec.schedule.text
+            if not slips.is_doubtful(command, schedule):
+                return reply
+            notes = [("note", text) for text in slips.remarks(spec.options.type, command, schedule)]
             return replace(reply, columns=("note", "text"), rows=[*reply.rows, *notes]) if notes else reply
         return reply
 

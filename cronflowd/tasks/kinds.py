@@ -97,7 +97,9 @@ def check_command(command: str, kind: str) -> None:
     try:
         if match := CONTROL.search(command):
             character, column = escape(match[0]), match.start() + 1
-            raise Refusal("syntax", f"the command holds the control character {character} at column {column}")
+            why = f"the command holds the control character {character} at column {column}"
+            hint = "; it is one line: several belong in a file, or in stdin=" if character == "\\n" else ""
+            raise Refusal("syntax", why + hint)
         if not command or command.isspace():
             raise Refusal("syntax", "the command is empty")
         if len(command) > MAX_COMMAND_BYTES // 4 and len(command.encode()) > MAX_COMMAND_BYTES:

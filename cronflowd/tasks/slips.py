@@ -152,12 +152,33 @@ def _refuse(word: str, why: str) -> NoReturn:
     raise Refusal("syntax", f'"{escape(word[:40])}" is no command: {why}')
 
 
-def remarks(kind: str, command: str) -> Iterator[str]:
+def is_doubtful(command: str, schedule: str) -> bool:
+    """Whether there may be something to remark. Most have nothing, and many are added at a time."""
+    return schedule.count(" ") > 4 or _DOUBTFUL.search(command) is not None
+
+
+def remarks(kind: str, command: str, schedule: str) -> Iterator[str]:
     """What is doubtful about a task of this type."""
-    return _remarks(command) if kind in PROGRAMS and DOUBTFUL.search(command) else iter(())
+    yield from about_seconds(schedule)
+    if kind in PROGRAMS and _DOUBTFUL.search(command):
+        yield from _about_command(command)
 
 
-def _remarks(command: str) -> Iterator[str]:
+def about_seconds(schedule: str) -> Iterator[str]:
+    """Of six fields whose last looks like a day of the week: elsewhere the seconds stand first."""
+    fields = schedule.split()
+    if len(fields) != 6 or not (_SECONDS.fullmatch(fields[0]) and _DAYS.fullmatch(fields[5])):
+        return
+    if fields[2] != "*" or not fields[5].isdigit():  # 30 2 * * * 5 is likely what it says
+        meant = " ".join(fields[1:] if fields[0].strip("0") == "" else [*fields[1:], fields[0]])
+        yield f'of six fields the last is the seconds; if they were meant to be the first, say "{meant}"'
+
+
+_SECONDS = re.compile(r"[0-9]{1,2}|\*/[0-9]{1,2}")
+_DAYS = re.compile(rf"\*|(?:[0-7]|{_NAME})(?:[-,](?:[0-7]|{_NAME}))*", re.IGNORECASE)
+
+
+def _about_command(command: str) -> Iterator[str]:
     """What a shell will make of a command otherwise than its writer thinks, as likely as not."""
     if re.match(r"[ \t]*#", command):
         yield "the command is a comment: the shell does nothing and ends well"
@@ -176,7 +197,7 @@ def _remarks(command: str) -> Iterator[str]:
 
 
 # What holds none of these is not remarked on.
-DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root|^[ \t]*[#&|;)]|{{secret:")
+_DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root|^[ \t]*[#&|;)]|{{secret:")
 _TYPESET = re.compile("[“”„‟«»‘’‚]")
 _ALL_QUOTED = re.compile(r"""["']((?<=")[^"\\$`]*+(?=")|(?<=')[^']*+(?='))["'][ \t]*+""")
 # Up to a comment, or to a quote that is not closed.

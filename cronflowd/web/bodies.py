@@ -16,7 +16,8 @@ _ALSO = {
     "maxRetries": "retries attempts maxattempts maxretryattempts", "priority": "prio",
     "retryPolicy": "retry backoff retrydelay retrydelayms", "delayMs": "delay", "maxDelayMs": "maxdelay cap",
     "notify": "notifications notifyonfailure notifyoncompletion email", "metadata": "meta",
-    "dependencies": "after dependson depends_on", "payload": "args params config commandargs http script",
+    "dependencies": "after dependson depends_on",
+    "payload": "args params config commandargs http script url method headers body to subject text handler",
     "data": "payload args", "password": "newpassword", "why": "reason",
 }  # fmt: skip
 

@@ -93,6 +93,7 @@ class JobBody(Struct, rename="camel", forbid_unknown_fields=True):
     keep: Text = UNSET
     metadata: dict[str, Any] | UnsetType | None = UNSET
     owner: Text = UNSET
+    template: Text = UNSET
     status: Status | UnsetType | None = UNSET  # `paused` and `active` pause and resume it, as `enabled` does
     # What a job tells of itself; it may be sent back, and says nothing then.
     id: Ref | UnsetType | None = UNSET
@@ -149,6 +150,10 @@ def to_words(body: JobBody, old: Job | None = None) -> Words:
         if isinstance(value, list) and any(not each or "," in str(each) for each in value):
             raise Wrong("bad-option", "one of them is empty, or several in one", field)
         words.say(key, "" if value is None else make(value), _camel(field))
+    if isinstance(body.template, str) and body.template:
+        if old:
+            raise Wrong("bad-option", "a job is made from one; what it is by now can be changed", "template")
+        words.say("from", body.template, "template")
     _say_name(words, body, old)
     _say_retry(words, body, old)
     _say_work(words, body, old)
@@ -316,7 +321,8 @@ def _say_work(words: Words, body: JobBody, old: Job | None) -> None:
     if not words.get("command") and (is_new_type or not old):
         field = "command" if kind in ("shell", "echo", "sleep", "calculate") else "payload"
         field = words.fields.get("command", field)
-        raise Wrong("syntax", f"what is a job of type {kind} to do?", field)
+        missing = "" if field == "command" else f"no {PAYLOADS[kind][0]} in payload: "
+        raise Wrong("syntax", f"{missing}what is a job of type {kind} to do?", field)
 
 
 def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | None) -> None:
@@ -387,7 +393,7 @@ def _command_of(kind: str, given: Mapping[str, Any]) -> str | None:
         args = given["args"]
         if not isinstance(args, list) or not all(isinstance(each, str | int | float) for each in args):
             raise Wrong("bad-option", "not a list of texts", "payload.args")
-        return shlex.join([_text(given, "command"), *map(str, args)])
+        return shlex.join([_text(given, "command"), *map(to_arg, args)])
     return _text(given, main)
 
 

@@ -325,6 +325,7 @@ class Preview(Struct, rename="camel"):
     cron: str
     timezone: str
     means: str
+    note: str | None
     clock_changes: str | None
     occurrences: list[Occurrence]
 
@@ -341,7 +342,7 @@ async def look_ahead(asker: Asker, body: PreviewBody) -> Preview:
         found = to_occurrences(moments.check().rows)
     except Refusal as refusal:
         raise about(refusal, words) from None
-    return Preview(body.cron, told["zone"], told["means"], told.get("clock-changes"), found)
+    return Preview(body.cron, told["zone"], told["means"], told.get("note"), told.get("clock-changes"), found)
 
 
 @post("/inspector/preview", summary="When a schedule would come", status_code=200)

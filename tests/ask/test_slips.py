@@ -7,6 +7,7 @@ import re
 import pytest
 
 from cronflowd.ask import commands
+from cronflowd.schedules.schedule import parse_schedule
 from cronflowd.tasks.slips import remarks
 from tests.lib.lines import CONTEXT, refusal
 
@@ -155,7 +156,7 @@ def test_a_mark_of_byte_order_is_no_part_of_the_verb() -> None:
 )  # fmt: skip
 def test_a_doubtful_command_is_remarked_on(command: str, word: str) -> None:
     """It stays byte for byte what it was; but who wrote it may want to know."""
-    assert [text for text in remarks("shell", command) if word in text]
+    assert [text for text in remarks("shell", command, "@daily") if word in text]
 
 
 @pytest.mark.parametrize(
@@ -176,4 +177,20 @@ def test_a_doubtful_command_is_remarked_on(command: str, word: str) -> None:
 )
 def test_a_good_command_is_not(command: str) -> None:
     """A remark that is wrong is soon not read any more."""
-    assert not list(remarks("shell", command))
+    assert not list(remarks("shell", command, "@daily"))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "meant"),
+    [
+        ("0 0 9 * * 1", "0 9 * * 1"), ("0 */5 * * * *", "*/5 * * * *"), ("00 30 11 * * 1-5", "30 11 * * 1-5"),
+        ("30 0 9 * * MON,FRI", "0 9 * * MON,FRI 30"), ("*/10 * * * * *", "* * * * * */10"),
+        ("0 9 * * * 30", ""), ("30 2 * * * 5", ""), ("* * * * * */10", ""), ("* * * * * *", ""),
+        ("0 9 * * 1", ""), ("0 3 1 * * 15", ""),
+    ],
+)  # fmt: skip
+def test_seconds_that_were_meant_to_stand_first_are_remarked_on(schedule: str, meant: str) -> None:
+    """`0 0 9 * * 1`, which elsewhere is Monday at nine, is here the second after midnight of each ninth."""
+    found = list(remarks("http", "GET http://a/", schedule))
+    assert [text.partition("say ")[2] for text in found] == ([f'"{meant}"'] if meant else [])
+    assert not meant or parse_schedule(meant, "UTC")

@@ -143,6 +143,12 @@ def test_what_is_told_and_sent_back_changes_nothing(said: dict[str, Any]) -> Non
     assert to_words(msgspec.convert(shown(job), JobBody), job) == {}
 
 
+def test_an_argument_is_the_text_that_json_has() -> None:
+    """`true` arrived as `True`."""
+    job = made({"type": "script", "payload": {"command": "x", "args": [True, 5, "a b"]}, **EVERY_DAY})
+    assert job.command == "x true 5 'a b'"
+
+
 def test_retries_alone_are_those_that_people_expect() -> None:
     """5 s, 25 s and 125 s; and another number later leaves the manner as it is."""
     base = {"command": "x", **EVERY_DAY}

@@ -226,13 +226,19 @@ def test_what_a_job_waits_for_in_vain_is_told_to_whoever_makes_it_and_looks_at_i
             'a payload of type http has no "header"; did you mean headers?', "payload.header",
         ),
         ({"timeout": -1}, "Expected `int` >= 0", "timeout"),
+        ({"url": "http://x/"}, 'there is no field "url"; did you mean payload?', "url"),
+        (
+            {"type": "email", "command": None, "payload": {"subject": "x"}},
+            "no to in payload: what is a job of type email to do?", "payload",
+        ),
     ],
 )  # fmt: skip
 def test_a_field_that_is_wrong_is_told_with_the_right_one(
     tmp_path: Path, said: dict[str, Any], message: str, field: str
 ) -> None:
     """By every way: the words of the library that reads the body name neither, and say no more than that."""
-    error = {"code": "bad-option", "message": message, "field": field}
+    code = "syntax" if "to do?" in message else "bad-option"
+    error = {"code": code, "message": message, "field": field}
     body = {"name": "a", "command": "x", **HOURLY, **said}
 
     async def ask() -> None:
@@ -281,6 +287,38 @@ def test_jobs_are_asked_for_by_the_words_that_they_are_told_with(tmp_path: Path)
             said = (await browser.get(f"{API}/jobs?status=failed")).json["error"]
             assert said["message"].endswith("unreadable; how runs end: /executions?state=")
             assert said["field"] == "status"
+
+    trio.run(ask)
+
+
+def test_a_job_is_made_from_a_template(tmp_path: Path) -> None:
+    """What is said beside it wins; and only one that is new is made from one."""
+
+    async def make() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            await daemon.say("TEMPLATE ADD nightly retry=fixed:3:1m timeout=1h prio=high")
+            body = {"name": "a", "command": "x", "template": "nightly", "timeout": 5000, **HOURLY}
+            job = (await browser.post(f"{API}/jobs", body)).data
+            assert (job["maxRetries"], job["timeout"], job["priority"]) == (3, 5000, "HIGH")
+            none = await browser.post(f"{API}/jobs", body | {"name": "b", "template": "nightli"})
+            assert none.error == (422, "not-found") and none.json["error"]["field"] == "template"
+            late = await browser.ask("PATCH", f"{API}/jobs/a", {"template": "nightly"})
+            assert late.error == (400, "bad-option") and late.json["error"]["field"] == "template"
+
+    trio.run(make)
+
+
+def test_seconds_that_stand_first_elsewhere_are_remarked_on(tmp_path: Path) -> None:
+    """Six fields as other schedulers have them mean something else here, and it was taken without a word."""
+
+    async def ask() -> None:
+        async with an_api(tmp_path) as (browser, daemon):
+            seen = await browser.post(f"{API}/inspector/preview", {"cron": "0 0 9 * * 1"})
+            assert seen.data["note"].endswith('say "0 9 * * 1"')
+            job = {"name": "a", "command": "x", "cronExpression": "0 0 9 * * 1"}
+            assert (await browser.post(f"{API}/jobs", job)).data["note"] == seen.data["note"]
+            assert {"key": "note", "value": seen.data["note"]} in await daemon.say('DESCRIBE "0 0 9 * * 1"')
+            assert (await browser.post(f"{API}/inspector/preview", {"cron": "@daily"})).data["note"] is None
 
     trio.run(ask)
 

@@ -106,6 +106,7 @@ async def _form(
 ) -> Page:
     preview = await preview_of(visit, fields.get("schedule", ""), fields.get("tz", ""))
     kind = fields.get("type") or "shell"
+    (templates,) = await visit.ask_all("TEMPLATE LIST")
     here = {row["type"]: row["count"] for row in types}
     workers = sorted({name for row in types for name in (row["workers"] or "").split(",") if name})
     handlers = ", ".join(work.removeprefix("custom:") for work in here if work.startswith("custom:"))
@@ -122,6 +123,7 @@ async def _form(
         kind=kind if kind in COMMANDS else "shell",
         types=[(each, here.get(each, 0)) for each in TYPES],
         commands=COMMANDS | {"custom": custom},
+        templates=[row["name"] for row in templates.rows] if not ref else [],
         places=("any", "all", *workers),
         choices=CHOICES,
         defaults=DEFAULTS,
@@ -135,7 +137,7 @@ async def _form(
 def field_of(error: Refusal) -> str:
     """Which field a refusal is about: the daemon names the option it stumbled on."""
     key = error.option.partition(".")[0]
-    return key if key in {*OPTIONS, *REPEATED, "command"} else FIELD_OF_CODE.get(error.code, "")
+    return key if key in {*OPTIONS, *REPEATED, "command", "from"} else FIELD_OF_CODE.get(error.code, "")
 
 
 # --- the preview ----------------------------------------------------------------------------------
@@ -269,6 +271,8 @@ def record(form: Mapping[str, str]) -> str:
             fields["jobName" if key == "name" else key] = form[key]
     for kind in REPEATED:
         fields |= repeated(kind, form.get(kind, ""))
+    if form.get("from"):
+        fields["from"] = form["from"]
     return orjson.dumps(fields | ({"paused": True} if form.get("paused") else {})).decode()
 
 

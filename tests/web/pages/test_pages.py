@@ -608,6 +608,21 @@ async def test_what_a_job_waits_for_in_vain_stands_on_its_page(tmp_path: Path) -
         assert text.count("no connected worker can do custom:nope: its runs wait for one") == 1
 
 
+async def test_the_form_offers_the_templates_there_are(tmp_path: Path) -> None:
+    """What several share is said once; of a job that is there nobody knows any more what it came from."""
+    async with _house(tmp_path) as (browser, daemon):
+        assert 'name="from"' not in (await browser.get("/jobs/new")).text
+        await daemon.say("TEMPLATE ADD nightly type=http retry=fixed:3:1m")
+        assert '<option value="nightly">' in (await browser.get("/jobs/new")).text
+        form = {"type": "shell", "command": "GET http://a/", "schedule": "@daily", "from": "nightly"}
+        assert "/jobs/1?" in (await _send(browser, "/jobs/new", **form)).headers["location"]
+        job = (await daemon.ask("GET 1")).pairs
+        assert (job["type"], job["retry"]) == ("http", "fixed:3:1m")
+        assert 'name="from"' not in (await browser.get("/jobs/1/edit")).text
+        wrong = (await _send(browser, "/jobs/new", **form | {"from": "nightli"})).text
+        assert 'id="wrong-from">from=: no template &#34;nightli&#34;; did you mean nightly?' in wrong
+
+
 async def test_the_form_offers_the_workers_and_the_handlers_there_are(tmp_path: Path) -> None:
     """Nobody knows by heart what another machine calls itself."""
     async with _house(tmp_path) as (browser, daemon):
