@@ -200,7 +200,8 @@ class Answers:
         if question.__class__ is o.AddTask:
             spec = question.spec
             command, schedule = spec.command, spec.schedule.text
-            if not slips.is_doubtful(command, schedule):
+            # Most have nothing that is doubtful, and many are added at a time.
+            if schedule.count(" ") < slips.SIX_FIELDS and slips.DOUBTFUL.search(command) is None:
                 return reply
             notes = [("note", text) for text in slips.remarks(spec.options.type, command, schedule)]
             return replace(reply, columns=("note", "text"), rows=[*reply.rows, *notes]) if notes else reply

@@ -152,15 +152,10 @@ def _refuse(word: str, why: str) -> NoReturn:
     raise Refusal("syntax", f'"{escape(word[:40])}" is no command: {why}')
 
 
-def is_doubtful(command: str, schedule: str) -> bool:
-    """Whether there may be something to remark. Most have nothing, and many are added at a time."""
-    return schedule.count(" ") > 4 or _DOUBTFUL.search(command) is not None
-
-
 def remarks(kind: str, command: str, schedule: str) -> Iterator[str]:
     """What is doubtful about a task of this type."""
     yield from about_seconds(schedule)
-    if kind in PROGRAMS and _DOUBTFUL.search(command):
+    if kind in PROGRAMS and DOUBTFUL.search(command):
         yield from _about_command(command)
 
 
@@ -174,6 +169,7 @@ def about_seconds(schedule: str) -> Iterator[str]:
         yield f'of six fields the last is the seconds; if they were meant to be the first, say "{meant}"'
 
 
+SIX_FIELDS = 5  # blanks in a schedule of so many, at least
 _SECONDS = re.compile(r"[0-9]{1,2}|\*/[0-9]{1,2}")
 _DAYS = re.compile(rf"\*|(?:[0-7]|{_NAME})(?:[-,](?:[0-7]|{_NAME}))*", re.IGNORECASE)
 
@@ -196,8 +192,8 @@ def _about_command(command: str) -> Iterator[str]:
         yield "in a command {{secret:NAME}} is not replaced: give the job a variable, env.KEY=secret:NAME"
 
 
-# What holds none of these is not remarked on.
-_DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root|^[ \t]*[#&|;)]|{{secret:")
+# A command that holds none of these is not remarked on.
+DOUBTFUL = re.compile("['\"“”„‟«»‘’‚]|^root|^[ \t]*[#&|;)]|{{secret:")
 _TYPESET = re.compile("[“”„‟«»‘’‚]")
 _ALL_QUOTED = re.compile(r"""["']((?<=")[^"\\$`]*+(?=")|(?<=')[^']*+(?='))["'][ \t]*+""")
 # Up to a comment, or to a quote that is not closed.

@@ -239,7 +239,7 @@ def test_names_and_content_are_on_the_disk_in_the_right_order(tmp_path: Path) ->
             return super()._count(kind)
 
     disk.write_atomically(tmp_path / "x", [b"content"], Watching())
-    assert order == ["pwrite", "fsync", "rename", "fsync"]
+    assert [kind for kind in order if kind != "open"] == ["pwrite", "fsync", "rename", "fsync"]
 
 
 @pytest.mark.parametrize("call", ["pwrite", "fsync"])
