@@ -6,6 +6,7 @@ tasks it is about.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from datetime import datetime
@@ -134,11 +135,15 @@ def _begin_login(state: State, order: o.BeginLogin, now: datetime, limits: Limit
     if account is None or account.disabled:
         raise _no_account(order.name)
     over = [each.id for each in access.logins.values() if each.expires_at <= now]
-    if len(access.logins) - len(over) >= MAX_LOGINS:
-        raise Refusal("limit", f"there are {MAX_LOGINS} sessions already, which is the limit")
-    own = [each for each in access.logins.values() if each.user == order.name and each.expires_at > now]
-    if len(own) >= MAX_LOGINS_EACH:
-        over.append(min(own, key=lambda each: each.renewed_at or each.created_at).id)
+    living = [each for each in access.logins.values() if each.expires_at > now]
+    numbers, whose = Counter(each.user for each in living), ""
+    if numbers[order.name] >= MAX_LOGINS_EACH:
+        whose = order.name
+    elif len(living) >= MAX_LOGINS:  # those of whoever has most, so that nobody keeps others out
+        whose = max(numbers, key=lambda user: numbers[user])
+    if whose:
+        theirs = (each for each in living if each.user == whose)
+        over.append(min(theirs, key=lambda each: each.renewed_at or each.created_at).id)
     fact = af.LoginSet(
         access.next_login, order.name, order.family, order.digest, now, order.expires_at, order.address,
         over=over,

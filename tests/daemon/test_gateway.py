@@ -13,6 +13,7 @@ from attrs import evolve
 from cronflowd.base.addresses import origin, parse_peer
 from cronflowd.base.replies import Reply
 from cronflowd.engine import access_facts as af
+from cronflowd.engine import accounts
 from cronflowd.engine.access import MAX_LOGINS_EACH
 from cronflowd.engine.access_facts import Refused, SignedIn
 from cronflowd.engine.encoding import encode
@@ -353,6 +354,23 @@ def test_no_more_sessions_are_kept_than_are_of_use(tmp_path: Path) -> None:
         assert await house.says(gateway, "AS ann session=3") == "ERR denied the session 3 is over"
         await house.ask(gateway, "SESSION ADD root ttl=1h")
         assert list(access.logins) == [MAX_LOGINS_EACH + 3]
+
+    trio.run(begin)
+
+
+def test_who_signs_in_very_often_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where strangers may register, a hundred accounts of one could take every session there may be."""
+    monkeypatch.setattr(accounts, "MAX_LOGINS", 5)
+
+    async def begin() -> None:
+        house = await a_house(tmp_path)
+        gateway, access = house.session(address=ROOT), house.state.access
+        for name in "ann", "root", "ann", "ann", "root", "root", "root":
+            house.clock.move(house.clock.now() + timedelta(seconds=1))
+            assert (await house.says(gateway, f"SESSION ADD {name}")).startswith("OK")
+        assert [(each.id, each.user) for each in access.logins.values()] == [
+            (3, "ann"), (4, "ann"), (5, "root"), (6, "root"), (7, "root"),
+        ]  # fmt: skip
 
     trio.run(begin)
 
