@@ -443,6 +443,16 @@ async def test_a_list_that_is_cut_says_so(tmp_path: Path) -> None:
         page = (await browser.get("/secrets")).text
         assert page.count('<th scope="row">') == 200
         assert "and 3 more: SECRET LIST tells all" in page
+        await daemon.ask_all(
+            [
+                f"ADD name=n{number} after=n{number - 1} @after x" if number else "ADD name=n0 @daily x"
+                for number in range(203)
+            ]
+        )
+        assert "and 3 more: FLOW n0 tells all" in (await browser.get("/flows/n0")).text
+        assert '<a rel="next" href="/audit?page=2">' in (await browser.get("/audit")).text
+        page = (await browser.get("/audit?page=2")).text
+        assert page.count('<th scope="row">') == 50 and "ADD n202<" not in page
 
 
 async def test_a_theme_is_kept_by_the_browser(tmp_path: Path) -> None:
