@@ -397,6 +397,16 @@ async def test_a_run_that_is_not_known_has_no_page_and_one_that_is_over_is_not_c
         assert (answer.status, "no run 99" in answer.text) == (404, True)
 
 
+async def test_a_run_that_waits_tells_what_for(tmp_path: Path) -> None:
+    """It was under way, said its page, while there was no worker."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily a")
+        await daemon.say("RUN a")
+        page = (await browser.get("/runs/1")).text
+        assert "waits for a worker that can do shell" in page
+        assert "It waits to begin." in page and "under way" not in page
+
+
 async def test_what_is_not_there_is_said_in_the_form_of_whoever_asks(tmp_path: Path) -> None:
     """A person is led back to a page, a program has its error as JSON."""
     async with a_door(tmp_path, make_app) as (app, _):
