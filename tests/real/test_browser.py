@@ -468,6 +468,29 @@ def test_the_keyboard_reaches_everything_and_colours_are_kept(watched: Callable[
     assert "/jobs?search=backup" in page.url
 
 
+BEHIND = """() => {
+    const here = document.activeElement, box = here.getBoundingClientRect();
+    const x = Math.min(innerWidth - 2, Math.max(1, box.left + box.width / 2));
+    const bar = document.elementFromPoint(x, box.top + box.height / 2)?.closest(".top, .side, .stick");
+    return here !== document.body && bar && !bar.contains(here) ? here.id || here.textContent : null;
+}"""
+
+
+@pytest.mark.parametrize(
+    "size", [WIDE, NARROW, {"width": 320, "height": 400}], ids=lambda size: size["width"]
+)
+def test_what_the_keyboard_reaches_is_behind_no_bar(gallery: Page, size: dict[str, int]) -> None:
+    """The buttons of a form, and the menu of a telephone, stood before the field in which one typed."""
+    gallery.set_viewport_size(size)
+    for path in PAGES["new"], "/jobs":
+        gallery.goto(path)
+        behind = []
+        for key in ["Tab"] * 70 + ["Shift+Tab"] * 50:
+            gallery.keyboard.press(key)
+            behind.append(gallery.evaluate(BEHIND))
+        assert set(behind) == {None}, path
+
+
 def test_a_page_that_is_open_shows_what_happens_without_being_asked(watched: Callable[..., Page]) -> None:
     """Nobody presses reload on a screen that hangs on a wall."""
     page, other = watched("/"), watched("/jobs/5")

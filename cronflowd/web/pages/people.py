@@ -129,11 +129,12 @@ def _session_of(visit: Visit) -> int:
 async def audit(visit: Visitor) -> Stream:
     """Who came in, what was changed, and what was refused."""
     asked = visit.asked(who=str, verdict=VERDICTS.__contains__)
-    line = f"AUDIT {visit.options(**asked)} limit={ROWS * 2}".replace("  ", " ")
+    line = f"AUDIT {visit.options(**asked)}".strip()
     await visit.look()
 
     async def later() -> dict[str, Any]:
-        return {"rows": (await visit.ask_all(line))[0].check().rows}
+        rows = (await visit.ask_all(f"{line} {visit.one_more}"))[0].check().rows
+        return {"rows": rows[:ROWS], "is_more": len(rows) > ROWS}
 
     return visit.stream("audit.html", line, later=later, **asked, verdicts=VERDICTS)
 
