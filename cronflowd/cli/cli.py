@@ -123,9 +123,9 @@ def _of_the_machine(error: BaseException) -> BaseException:
 
 # What other programs call these flags.
 _ALSO = {
-    "--slots": "--capacity --concurrency", "--connect": "--host --url", "--http": "--port --bind",
-    "--listen": "--port --bind --host --address", "--name": "--id --hostname", "--label": "--tag --tags",
-    "--data": "--db --dir --data-dir", "--token-file": "--token --secret --jwt-secret", "--tz": "--timezone",
+    "--slots": "capacity concurrency", "--connect": "host url", "--http": "port bind",
+    "--listen": "port bind host address", "--name": "id hostname", "--label": "tag tags",
+    "--data": "db dir data-dir", "--token-file": "token secret jwt-secret", "--tz": "timezone",
 }  # fmt: skip
 _NO_COMMAND = re.compile(r"argument COMMAND: invalid choice: '(.*?)' \(choose from (.*)\)")
 
@@ -148,7 +148,8 @@ class _Parser(argparse.ArgumentParser):
             if command := next(known, None):
                 message += f"; a command comes first: cronflowd {command} …"
             elif flag := next((word for word in message.split() if word.startswith("--")), None):
-                message += meant(flag.partition("=")[0], self._option_string_actions.keys(), _ALSO)
+                known_flags = {each[2:]: each for each in self._option_string_actions if each[:2] == "--"}
+                message += meant(flag[2:].partition("=")[0], known_flags, _ALSO)
         raise Fatal(Exit.USAGE, f"{message} (try `{self.prog} --help`)")
 
 

@@ -360,7 +360,7 @@ RULES: dict[str, Rule] = {
     "retry": Rule(
         "retry", parse_retry, lambda retry: str(retry.text), "none|fixed:3:10s|exp:5:1s[:x3][:300s][:~20%]",
         "attempts after one that failed, and how far apart",
-        "retries max_retries attempts max_attempts backoff retry_delay restart",
+        "retries max_retries retrypolicy attempts max_attempts backoff retry_delay restart",
     ),
     "timeout": Rule(
         "timeout_s", parse_timeout, lambda seconds: format_duration(seconds) if seconds else "none",
@@ -395,7 +395,7 @@ RULES: dict[str, Rule] = {
     ),
     "on": Rule(
         "on", _parse_on, form="any|all|WORKER|label:KEY=VALUE", what="which workers may run it",
-        also="worker workers host hosts node nodes target queue server agent where",
+        also="worker workers onworker agentid host hosts node nodes target queue server agent where",
     ),
     "keep": Rule(
         "keep", parse_keep, lambda keep: str(keep.text), "50,30d,10M", "history: runs, age, output",
@@ -446,7 +446,9 @@ RULES: dict[str, Rule] = {
 # What is no option of the table, although it is often taken for one, and where it is said.
 ELSEWHERE = {
     "jobName": "a task's name is name= here",
-    **dict.fromkeys(("schedule", "cron"), "the schedule stands by itself after the options"),
+    **dict.fromkeys(
+        ("schedule", "cron", "cronExpression"), "the schedule stands by itself after the options"
+    ),
     **dict.fromkeys(("command", "cmd"), "the command stands by itself after the schedule"),
     "paused": "ADD paused=yes; for a task that is there, PAUSE and RESUME",
     **dict.fromkeys(("state", "enabled", "disabled"), "ADD paused=yes, or later PAUSE and RESUME"),

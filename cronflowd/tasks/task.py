@@ -36,7 +36,7 @@ from ..schedules.timetable import Moments, make_moments
 from ..schedules.words import named_zone
 from ..schedules.zones import EPOCH, load_zone, parse_time
 from .kinds import INSIDE, WHOSE, check_command, check_options, check_request, refuse_duplicates
-from .options import DEFAULTS, RULES, Options, format_options, set_options
+from .options import DEFAULTS, ELSEWHERE, RULES, Options, format_options, set_options
 from .reasons import Reason, reason
 
 # Command and all options of any length together; bounds tasks.db's lines and RUN lines.
@@ -409,9 +409,14 @@ def _text(words: dict[str, Any], key: str, default: str | None) -> str:
 
 def _option_text(key: str, value: object) -> str:
     if key not in RULES and not key.startswith(("env.", "header.")):
-        also = {"jobName": "name job task", "schedule": "cron crontab when", "command": "cmd run exec shell"}
+        also = {
+            "jobName": "name job task",
+            "schedule": "cron crontab when cronexpression",
+            "command": "cmd run exec shell url",
+        }
         also |= {word: rule.also for word, rule in RULES.items()}
-        raise Refusal("bad-line", f'there is no key "{escape(key[:80])}"{meant(key, list(also), also)}', key)
+        hint = meant(key, list(also), also) or (f"; {ELSEWHERE[key]}" if key in ELSEWHERE else "")
+        raise Refusal("bad-line", f'there is no key "{escape(key[:80])}"{hint}', key)
     if isinstance(value, str):
         return value
     if key in ("payload", "meta"):

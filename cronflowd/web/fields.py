@@ -331,7 +331,7 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
             why = f'a payload of type {kind} has no "{field[:80]}"' + meant(field, PAYLOADS[kind])
             raise Wrong("bad-option", why, f"payload.{field[:80]}")
     given = {field: value for field, value in payload.items() if value is not None}
-    command = _command_of(kind, given)
+    command = _command_of(kind, given, old)
     if command is not None and words.get("command", command) != command:
         raise Wrong("bad-option", "command and payload say different things", "command")
     if command is not None:
@@ -375,9 +375,16 @@ def _text(given: Mapping[str, Any], field: str) -> str:
     return str(value)
 
 
-def _command_of(kind: str, given: Mapping[str, Any]) -> str | None:
+_BESIDE = {"http": "method", "script": "args"}  # what a command holds besides the first field of its payload
+
+
+def _command_of(kind: str, given: Mapping[str, Any], old: Job | None) -> str | None:
     """What is done, as COMMAND of its type; None where the payload does not say it."""
-    main = PAYLOADS[kind][0]
+    main, beside = PAYLOADS[kind][0], _BESIDE.get(kind)
+    if main not in given and beside in given:
+        if not old or kind != old.type:
+            raise Wrong("bad-option", f"no {main} in payload, to which it belongs", f"payload.{beside}")
+        given = {main: old.payload[main], **given}
     if main not in given:
         return None
     if kind == "http":
@@ -469,7 +476,10 @@ def _say_schedule(words: Words, body: JobBody, old: Job | None) -> None:
         field = "scheduledAt" if kind == "scheduled" else "cronExpression"
         raise Wrong("bad-schedule", f"no {field}: when is it to run?", field)
     elif kind not in (None, old.schedule_type):
-        raise Wrong("bad-schedule", f"{old.schedule_type} it was; {kind} when?", "scheduleType")
+        why = (
+            "trigger runs it at once" if kind == "immediate" else f"{old.schedule_type} it was; {kind} when?"
+        )
+        raise Wrong("bad-schedule", why, "scheduleType")
 
 
 # --- refusals ---------------------------------------------------------------------------------------

@@ -81,7 +81,8 @@ def as_run(run: Execution) -> dict[str, Any]:
 
 def as_agent(worker: Worker) -> dict[str, Any]:
     status = "offline" if worker.state == "away" else "online"
-    return plain(worker) | {"id": worker.name, "status": status, "lastHeartbeat": worker.last_seen_at}
+    seen = dict.fromkeys(("lastHeartbeat", "lastSeen"), worker.last_seen_at)
+    return plain(worker) | {"id": worker.name, "hostname": worker.name, "status": status} | seen
 
 
 def from_body(said: dict[str, Any]) -> JobBody:
@@ -206,7 +207,7 @@ async def heartbeat(asker: Who, data: JSONBody[dict[str, Any]]) -> dict[str, Any
 
 
 def _agent_name(said: dict[str, Any]) -> str:
-    for field in ("name", "agentId", "id"):
+    for field in ("name", "agentId", "id", "hostname"):
         if isinstance(name := said.get(field), str):
             return ref_of(name, "agent")
     raise Refused(400, "bad-option", "which agent?", "name")

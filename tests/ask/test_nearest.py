@@ -78,7 +78,9 @@ def test_what_is_said_elsewhere_is_told_where(words: str, hint: str) -> None:
     assert hint in refusal(f"ADD {words} @daily x")
 
 
-@pytest.mark.parametrize("line", ["ADD cron=@daily x", 'ADD schedule="every 5 minutes" x'])
+@pytest.mark.parametrize(
+    "line", ["ADD cron=@daily x", "ADD cronExpression=@daily x", 'ADD schedule="every 5 minutes" x']
+)
 def test_a_schedule_that_is_said_as_an_option_is_told_where_it_stands(line: str) -> None:
     """What is left is no schedule then; it was said that this belongs to the value of cron=."""
     assert refusal(line).endswith("the schedule stands by itself after the options")
@@ -109,12 +111,18 @@ def test_states_and_the_like_are_named_too(line: str, meant: str) -> None:
         ("cron", "schedule"),
         ("cmd", "command"),
         ("jobname", "jobName"),
+        ("cronExpression", "schedule"),
+        ("retryPolicy", "retry"),
+        ("onWorker", "on"),
+        ("url", "command"),
     ],
 )
 def test_so_is_a_key_of_a_record(key: str, meant: str) -> None:
     """In tasks.db, and in what other programs send."""
     line = f'ADD {{"schedule": "@daily", "command": "x", "{key}": "1"}}'
     assert refusal(line) == f'bad-line there is no key "{key}"; did you mean {meant}?'
+    line = line.replace(key, "enabled")
+    assert refusal(line) == 'bad-line there is no key "enabled"; ADD paused=yes, or later PAUSE and RESUME'
 
 
 def help_on(word: str) -> list[tuple[str, ...]]:

@@ -262,6 +262,7 @@ def test_what_would_end_the_local_worker_is_found_before_it_is_started(
         (["--max-task", "5"], "did you mean --max-tasks? (try `cronflowd serve --help`)"),
         (["worker", "--capacity", "5"], "did you mean --slots? (try `cronflowd worker --help`)"),
         (["web", "--port=3000"], "did you mean --http?"),
+        (["--serve"], "--serve (try"),  # two dashes alone are no likeness: it is not --insecure
         (["--data"], "--data"),
         (["--data", ""], "--data: it is empty"),
         (["--heartbeat", "soon"], "--heartbeat: "),

@@ -143,6 +143,21 @@ def test_what_is_told_and_sent_back_changes_nothing(said: dict[str, Any]) -> Non
     assert to_words(msgspec.convert(shown(job), JobBody), job) == {}
 
 
+def test_a_part_of_what_is_done_is_not_passed_over() -> None:
+    """A method without its URL was, and arguments without their program; and it was a success."""
+    post = made({"type": "http", "payload": {"url": "http://a/", "method": "POST"}, **EVERY_DAY})
+    assert to_words(JobBody(payload={"method": "PUT"}), post)["command"] == "PUT http://a/"
+    script = made({"type": "script", "payload": {"command": "a b", "args": ["c"]}, **EVERY_DAY})
+    assert to_words(JobBody(payload={"args": ["d"]}), script)["command"] == "'a b' d"
+    for kind, command, payload in (
+        ("http", "GET http://a/", {"method": "PUT"}), ("script", "a", {"args": ["c"]}),
+    ):  # fmt: skip
+        said = {"type": kind, "command": command, "payload": payload, **EVERY_DAY}
+        with pytest.raises(Wrong) as refused:
+            made(said)
+        assert refused.value.field == f"payload.{next(iter(payload))}"
+
+
 def test_an_argument_is_the_text_that_json_has() -> None:
     """`true` arrived as `True`."""
     job = made({"type": "script", "payload": {"command": "x", "args": [True, 5, "a b"]}, **EVERY_DAY})

@@ -105,11 +105,12 @@ def test_jobs_and_agents_of_the_other_one(tmp_path: Path) -> None:
             page = await browser.get("/jobs", accept="text/html,application/xhtml+xml")
             assert page.status == 404 or page.headers["content-type"].startswith("text/html")
 
-            agent = (await browser.post("/agents", {"name": "web1"})).json
+            agent = (await browser.post("/agents", {"hostname": "web1", "ip": "192.0.2.7"})).json
             assert agent["name"] == "web1"
             await daemon.world.play("w", None, f"HELLO name=web1 slots=2 token={agent['token']}")
             (told,) = (await browser.get("/agents")).json
             assert (told["id"], told["status"], told["slots"]) == ("web1", "online", 2)
+            assert (told["hostname"], told["lastSeen"]) == ("web1", told["lastSeenAt"])
             assert (await browser.post("/agents/heartbeat", {"agentId": "web1"})).json["status"] == "ok"
             await daemon.world.play("X", None, "w1")
             await daemon.world.settle()

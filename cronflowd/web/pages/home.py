@@ -92,14 +92,15 @@ async def gone_wrong(visit: Visit, wrong: list[Row]) -> list[Row]:
     What is to run once goes when it has; nobody would hear of it otherwise.
     """
     last = {row["id"]: row for row in reversed(wrong) if not row["jobName"].startswith("notify_")}
-    answers = await visit.ask_all(
-        *(f"GET {ref}" for ref in last), *(f"RUNS {ref} state=ok,{WRONG} limit=1" for ref in last)
-    )
-    found = zip(last.values(), answers[: len(last)], answers[len(last) :], strict=True)
+    jobs = await visit.ask_all(*(f"GET {ref}" for ref in last))
+    gone = [
+        row for row, job in zip(last.values(), jobs, strict=True) if job.status.get("code") == "not-found"
+    ]
+    ends = await visit.ask_all(*(f"RUNS {row['id']} state=ok,{WRONG} limit=1" for row in gone))
     return [
         row | {"since": row["ended"], "gone": True}
-        for row, got, runs in found
-        if got.status.get("code") == "not-found" and runs.rows == [row]
+        for row, end in zip(gone, ends, strict=True)
+        if end.rows == [row]
     ]
 
 
