@@ -41,6 +41,7 @@ CONNECT_S = 10.0
 REPLY_S = 60.0  # a reply that takes longer never comes
 PATIENCE_S = 60.0  # how long a lost server is waited for while a run goes on
 READ_BYTES = 64 * 1024
+MAX_AHEAD_BYTES = 256 * 1024 * 1024  # what is taken of the server while a pager shows the first of it
 LOOK_S = 1.5  # after so much silence of a run it is looked at whether it waits for something
 STDIN_S = 1.0  # how long something is waited for on standard input, where nobody types
 MAX_STDIN_BYTES = 32 * 1024  # of standard input: it travels with the order, which is one line
@@ -72,7 +73,15 @@ class Connection:
         self._socket, where = _connect(settings)
         self.where = where
         self._lines: deque[bytes] = deque()
+        self._ahead = 0  # bytes of them
         self._rest = b""  # of a line that is still coming
+        self._why_over: Lost | None = None  # nothing more will come
+        self.out: Out | None = None  # that may hold back what came of it
+        self._nothing_now: tuple[type[OSError], ...] = (TimeoutError, BlockingIOError)
+        if type(self._socket) is not socket.socket:  # TLS, which takes its time to be loaded
+            from ssl import SSLWantReadError
+
+            self._nothing_now += (SSLWantReadError,)
         # Over a unix socket the kernel says who we are, unless that is not enough there.
         is_local = self._socket.family == socket.AF_UNIX
         if settings.token_file is not None and not (is_local and self._ask_text(b"WHOAMI").startswith(b"OK")):
@@ -115,6 +124,7 @@ class Connection:
 
     def close(self) -> None:
         """Ends it; what was asked for stays asked for."""
+        self.turn_to(None)
         self._socket.close()
 
     def _ask_text(self, line: bytes) -> bytes:
@@ -141,18 +151,61 @@ class Connection:
 
     def _read_line(self, on_silence: Callable[[], None] | None = None) -> bytes:
         while not self._lines:
+            self.turn_to(self.out)
+            if self._lines:
+                break
+            if self._why_over:
+                raise self._why_over
             try:
-                data = self._socket.recv(READ_BYTES)
-            except OSError as error:
-                if on_silence and isinstance(error, TimeoutError):
-                    on_silence()
-                    continue
-                raise Lost(f"{self.where}: {error}") from error
-            if not data:
-                raise Lost(f"{self.where}: the server has closed the connection")
-            *lines, self._rest = (self._rest + data).split(b"\n")
-            self._lines += lines
-        return self._lines.popleft()
+                self._take()
+            except TimeoutError as error:
+                if not on_silence:
+                    raise Lost(f"{self.where}: {error}") from error
+                on_silence()
+        line = self._lines.popleft()
+        self._ahead -= len(line)
+        return line
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether more have come than were asked for."""
+        return bool(self._lines)
+
+    def turn_to(self, out: Out | None) -> None:
+        """What is held back is written before anything else is, or is waited for."""
+        if self.out:
+            self.out.flush()
+        self.out = out
+
+    def _take(self) -> None:
+        """Takes what comes. Raises TimeoutError, and what says that there is nothing now."""
+        try:
+            data = self._socket.recv(READ_BYTES)
+        except self._nothing_now:
+            raise
+        except OSError as error:
+            self._why_over = Lost(f"{self.where}: {error}")
+            return
+        if not data:
+            self._why_over = Lost(f"{self.where}: the server has closed the connection")
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._lines += lines
+        self._ahead += sum(map(len, lines))
+
+    def take_until(self, writable: int) -> None:
+        """Takes what comes until that can be written to: who takes nothing for long is cut by the server."""
+        timeout_s = self._socket.gettimeout()
+        self._socket.settimeout(0)
+        try:
+            while True:
+                takes = not self._why_over and self._ahead < MAX_AHEAD_BYTES
+                _, ready, _ = select.select([self._socket] * takes, [writable], [])
+                if ready:
+                    return
+                with suppress(*self._nothing_now):
+                    self._take()
+        finally:
+            self._socket.settimeout(timeout_s)
 
 
 def _connect(settings: ClientSettings) -> tuple[socket.socket, str]:
@@ -216,14 +269,26 @@ def refuse(status: Row) -> NoReturn:
 
 
 class Out:
-    """Standard output or error, for as long as somebody reads it (`| head`)."""
+    """Standard output or error, for as long as somebody reads it (`| head`).
+
+    Of lines that have come together, those for one of the two are written as one.
+    """
 
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
         self.why_closed: OSError | None = None  # all that follows goes nowhere
+        self.source: Connection | None = (
+            None  # whose server is not to wait for whoever reads this, as a pager
+        )
+        self._held = bytearray()
+        self._fd = -1
+        with suppress(OSError):  # who calls us may have put something else in its place
+            self._fd = stream.fileno() if stream else -1
 
     @property
     def is_open(self) -> bool:
+        if not (self.source and self.source.has_lines):
+            self.flush()
         return self.why_closed is None
 
     def say(self, line: str) -> None:
@@ -232,17 +297,31 @@ class Out:
     def write(self, said: bytes) -> None:
         if self.stream is None:
             self.why_closed = OSError(errno.EBADF, "it is closed")
-        if self.stream is None or self.why_closed:
+        elif not self.why_closed:
+            if self.source and self.source.out is not self:
+                self.source.turn_to(self)
+            self._held += said
+            if not (self.source and self.source.has_lines and len(self._held) < READ_BYTES):
+                self.flush()
+
+    def flush(self) -> None:
+        """Writes what is held back."""
+        held, self._held = self._held, bytearray()
+        if self.stream is None or self.why_closed or not held:
             return
         try:
-            self.stream.buffer.write(said)
-            self.stream.buffer.flush()
+            for start in range(0, len(held), select.PIPE_BUF):  # so much is taken whole where anything is
+                if self.source and self._fd >= 0:
+                    self.source.take_until(self._fd)
+                self.stream.buffer.write(held[start : start + select.PIPE_BUF])
+                self.stream.buffer.flush()
         except OSError as error:
             self.why_closed = error
             # What is still in the buffer is written when Python ends, and must not fail there again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._fd)
 
     def close(self) -> None:
+        self.flush()
         if self.why_closed and not isinstance(self.why_closed, BrokenPipeError):
             raise Fatal(Exit.IO, f"standard output: {self.why_closed.strerror}")
 
@@ -327,6 +406,7 @@ def export_crontab(settings: ClientSettings, refs: Sequence[str]) -> int:
     """Prints tasks as a crontab."""
     out = Out(sys.stdout)
     with closing(Connection(settings)) as connection, closing(out):
+        out.source = connection
         for row in connection.stream(" ".join(["EXPORT", *refs]), REPLY_S):
             if "line" in row:
                 out.say(row["line"])
@@ -429,6 +509,7 @@ class _Watch:
         self._shown = 0  # rows of the LOG of the next one
         self._signal = 0
         self._outs = {1: Out(sys.stdout), 2: Out(sys.stderr)}
+        self._has_told_closed = False  # that nobody reads it any more
         self._status = 0  # if what it wrote could not be written here
         self._may_wait = True  # for a worker, or for something else; it may have been told
         self._told = ""
@@ -473,6 +554,8 @@ class _Watch:
 
     def _follow(self, connection: Connection) -> int:
         """With on=all one run after the other; the worst of their ends is ours."""
+        for out in self._outs.values():
+            out.source = connection
         attempts = self._attempts(connection)
         self._runs = sorted({row["run"] for row in attempts if row["run"] is not None})
         if self._signal:
@@ -484,6 +567,7 @@ class _Watch:
                     self._shown += 1
                     self._may_wait = row["fd"] == 0  # another attempt, perhaps
                     self._write(run, row["fd"] or 2, written(row))
+            self._tell_closed(run)
             self._shown, self._may_wait = 0, True
             self._exits.append(self._exit(self._attempts(connection, run)[0]))
         return max(self._exits) if self._exits else self._exit(attempts[0])
@@ -510,10 +594,13 @@ class _Watch:
 
     def _write(self, run: int, fd: int, said: bytes) -> None:
         """Nobody may be there any more to read it (`| head`), which ends nothing but the writing."""
-        out = self._outs[fd]
-        was_open = out.is_open
-        out.write(said)
-        if was_open and out.why_closed and fd == 1:
+        self._outs[fd].write(said)
+        self._tell_closed(run)
+
+    def _tell_closed(self, run: int) -> None:
+        out = self._outs[1]
+        if not out.is_open and out.why_closed and not self._has_told_closed:
+            self._has_told_closed = True
             why = f"standard output: {out.why_closed.strerror}"
             _say(f"{why}; run {run} goes on, and LOG {run} has what it writes")
             self._status = 0 if isinstance(out.why_closed, BrokenPipeError) else Exit.IO

@@ -46,6 +46,7 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
     if name == "USER":  # before there is somebody who waits: a person may be asked
         said += ask_password(words)
     with closing(out), closing(Connection(settings, form)) as connection:
+        out.source = errors.source = connection
         reads = only_reads(said)
         shows, has_shown = reads or name in _MAKE, False
         # What reads answers soon. What changes very many tasks, or writes a large file, takes its time.
@@ -141,6 +142,7 @@ def _log(settings: ClientSettings, words: Sequence[str], out: Out, errors: Out) 
     asked = [word for word in words if word not in ("-f", "--follow", "follow")]
     follows = len(asked) < len(words)
     with closing(out), closing(Connection(settings)) as connection:
+        out.source = errors.source = connection
         line = order("LOG", [*asked, *["follow"] * follows])
         for row in connection.stream(line, None if follows else REPLY_S):
             if "fd" in row:
