@@ -6,6 +6,7 @@ on, as those before WebSockets do, sees nothing of what follows, and tells of no
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from contextlib import suppress
 from typing import Any
 
@@ -16,10 +17,17 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ws_stream
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
+from wsproto.connection import Connection
+from wsproto.events import CloseConnection, Message
 from wsproto.extensions import PerMessageDeflate
+from wsproto.frame_protocol import CloseReason
+
+from .guard import Limits
 
 STALLED_S = 20.0  # whoever does not take a piece within this is cut
 PIECE_BYTES = 65_536
+# Of one WebSocket: pings, and pieces of a message that hold next to nothing.
+IDLE_FRAMES, IDLE_FRAMES_A_SECOND, SHORT = 200, 20, 64
 
 
 class Server(TCPServer):
@@ -71,6 +79,29 @@ class _Buffer(ws_stream.WebsocketBuffer):
                 super().extend(event)
 
 
+class _Frames(Connection):
+    """Ends by frames that hold nothing: thousands come at once, and nobody has a turn amid them."""
+
+    _free = 0
+
+    def __init__(self, *told: Any) -> None:
+        super().__init__(*told)
+        self._idle = Limits(IDLE_FRAMES_A_SECOND, IDLE_FRAMES)
+
+    def receive_data(self, data: bytes | None) -> None:
+        self._free = 2  # the rest of a frame, and a beginning: such a piece may be cut anywhere
+        super().receive_data(data)
+
+    def events(self) -> Generator[Any]:
+        for event in super().events():
+            holds = isinstance(event, Message) and (event.message_finished or len(event.data) >= SHORT)
+            self._free -= not holds
+            if not holds and self._free < 0 and self._idle.take(""):
+                yield CloseConnection(code=CloseReason.POLICY_VIOLATION)
+                return
+            yield event
+
+
 class _NoDeflate(PerMessageDeflate):
     """No compression: 64 KiB that come would be 64 MiB before anybody counts them."""
 
@@ -83,3 +114,4 @@ def bind_hypercorn() -> None:
     protocol.H11Protocol = _OnlyHttp11  # type: ignore[attr-defined]
     ws_stream.WebsocketBuffer = _Buffer  # type: ignore[misc]
     ws_stream.PerMessageDeflate = _NoDeflate  # type: ignore[attr-defined]
+    ws_stream.Connection = _Frames  # type: ignore[attr-defined,assignment]

@@ -289,6 +289,42 @@ async def test_a_message_without_end_is_not_kept() -> None:
     assert len(buffer.to_message()["text"]) == 1200
 
 
+def framed(kind: int, data: bytes = b"", is_last: bool = True) -> bytes:
+    """A short frame of a client's; 0 goes on with a message, 9 is a ping."""
+    return bytes([0x80 * is_last | kind, 0x80 | len(data)]) + bytes(4) + data
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        framed(1, is_last=False) + 10_000 * framed(0, is_last=False),
+        framed(1, is_last=False) + 10_000 * framed(0, b"x", is_last=False),
+        10_000 * framed(9),
+        10_000 * framed(10),
+    ],
+)
+async def test_frames_that_hold_nothing_end_the_connection(said: bytes) -> None:
+    """Ten thousand stand in 64 KiB, amid which nobody has a turn: one stranger stopped the whole door."""
+    frames = bounds._Frames(ConnectionType.SERVER, [])
+    frames.receive_data(said)
+    found = list(frames.events())
+    assert len(found) < 250
+    assert found[-1] == CloseConnection(code=1008)
+
+
+@pytest.mark.parametrize("cut", [100, 1460, 65_536])
+async def test_many_short_lines_are_no_frames_that_hold_nothing(cut: int) -> None:
+    """However they are cut on their way, as each piece of TCP is; with a ping now and then."""
+    frames, lines = bounds._Frames(ConnectionType.SERVER, []), 0
+    said = (100 * framed(1, b"OUT 1 1 " + b"x" * 92) + framed(9)) * 50
+    for start in range(0, len(said), cut):
+        frames.receive_data(said[start : start + cut])
+        found = list(frames.events())
+        assert CloseConnection not in map(type, found)
+        lines += sum(isinstance(each, TextMessage) and each.message_finished for each in found)
+    assert lines == 5000
+
+
 async def test_nothing_is_unpacked_before_it_is_counted(tmp_path: Path) -> None:
     """Of 64 KiB of zeros, packed, 64 MiB come out at once."""
     async with placed(tmp_path) as place:
