@@ -257,9 +257,9 @@ def client_of(scope: Scope) -> tuple[str, int]:
     host, port = scope.get("client") or NOBODY
     # Some proxies add a word to the line that there is, others a line; either way theirs is the last.
     lines = [value for name, value in scope["headers"] if name.lower() == b"x-forwarded-for"]
-    proxied = lines[-1].decode("latin-1").rpartition(",")[2].strip().strip("[]") if lines else ""
-    if not (proxied and is_loopback(host)):
+    if not (lines and is_loopback(host)):
         return host, port
+    proxied = lines[-1].decode("latin-1").rpartition(",")[2].strip().strip("[]")
     try:
         # Without a zone, which may hold anything: the daemon is told of it in a line, among other words.
         return str(ipaddress.ip_address(proxied.partition("%")[0])), 0

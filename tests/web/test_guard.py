@@ -235,6 +235,7 @@ async def test_what_is_remembered_of_those_who_ask_is_bounded(autojump_clock: ob
         (("127.0.0.1", 40_000), "192.0.2.7\n198.51.100.1", ("198.51.100.1", 0)),
         (("127.0.0.1", 40_000), "fe80::1%x admin", ("fe80::1", 0)),
         (("127.0.0.1", 40_000), "unknown", NOBODY),
+        (("127.0.0.1", 40_000), "192.0.2.7, ", NOBODY),  # and nobody of this machine
         (None, "", NOBODY),
     ],
 )
