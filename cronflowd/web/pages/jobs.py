@@ -32,6 +32,9 @@ STATES = {
 SORTS = {"": "Oldest first", "name": "Name", "next": "Next run", "-last": "Last run", "-id": "Newest first"}
 WEEKS = 26
 LAST_RUNS = 15
+MAX_WAITING = (
+    300  # lines of who waits for whom: of hundreds that wait for hundreds there are tens of thousands
+)
 MAX_PAUSED = 100  # whose reasons are asked for
 # GET's rows that have a place of their own on the page, or say nothing new.
 PLACED = frozenset(
@@ -109,7 +112,8 @@ async def details(visit: Visit, ref: str, why: str) -> dict[str, Any]:
         "calendar": drawing.calendar(by_day, today, WEEKS),
         "causes": causes,
         "history": history.rows,
-        "waiting": waiting.rows if len(waiting.rows) > 1 else [],
+        "waiting": waiting.rows[:MAX_WAITING] if len(waiting.rows) > 1 else [],
+        "more_waiting": len(waiting.rows) - MAX_WAITING,
         "clock_changes": describe.pairs.get("clock-changes") if describe.status["ok"] else None,
     }
 

@@ -316,6 +316,23 @@ async def test_a_list_that_is_cut_says_so(tmp_path: Path) -> None:
         assert page.count('<th scope="row">') == 50 and "ADD n202<" not in page
 
 
+async def test_who_waits_for_whom_is_cut_where_it_is_very_long(tmp_path: Path) -> None:
+    """Of 300 tasks that each wait for a hundred a page was 4 MB, and held up all others while it was made."""
+    async with _house(tmp_path) as (browser, daemon):
+        names: list[str] = []
+        for number in range(30):
+            waits = f"after={','.join(names)} @after" if names else "@daily"
+            await daemon.say(f"ADD name=w{number} {waits} x")
+            names.append(f"w{number}")
+        lines = len(await daemon.say("DEPS w29"))
+        page = (await browser.get("/jobs/w29")).text
+        tree = page.partition('<ul class="tree">')[2].partition("</ul>")[0]
+        assert tree.count("<li>") == 300 < lines
+        assert f"and {lines - 300} more: DEPS w29 tells all" in page
+        await daemon.ask_all(["ADD name=a @daily x", "ADD name=b after=a @after x"])
+        assert "tells all" not in (await browser.get("/jobs/b")).text
+
+
 async def test_a_theme_is_kept_by_the_browser(tmp_path: Path) -> None:
     """Also for whoever has not signed in."""
     async with a_door(tmp_path, make_app) as (app, _):
