@@ -12,10 +12,13 @@ from typing import Any, Self
 
 import trio
 
+from ..base.names import REF
 from ..host.setting import parse_server
 from ..host.tls import client_context
-from .over_http import Json, OverHttp
+from .over_http import CronflowError, Json, OverHttp
 from .over_lines import OverLines
+
+MAX_PAGE, MAX_LIMIT, MAX_MOMENTS = 1_000_000, 100, 1000  # as the HTTP door has them
 
 
 class Client:
@@ -56,27 +59,28 @@ class Client:
 
     def get_job(self, ref: int | str) -> Json:
         """A job, by id or name."""
-        return self._calls.get_job(str(ref))
+        return self._calls.get_job(_word(ref))
 
     def list_jobs(self, *, page: int = 1, limit: int = 100, **asked: str) -> list[Json]:
         """A page of jobs: status=, type=, tag=, search=, sort=."""
+        _check(page=(page, MAX_PAGE), limit=(limit, MAX_LIMIT))
         return self._calls.list_jobs(page, limit, asked)
 
     def update_job(self, ref: int | str, changes: Json) -> Json:
         """Changes what is named."""
-        return self._calls.update_job(str(ref), changes)
+        return self._calls.update_job(_word(ref), changes)
 
     def delete_job(self, ref: int | str) -> Json:
         """Removes a job; its history stays."""
-        return self._calls.delete_job(str(ref))
+        return self._calls.delete_job(_word(ref))
 
     def pause_job(self, ref: int | str, *, until: str | None = None, why: str | None = None) -> Json:
         """It starts nothing until it is resumed, or until then."""
-        return self._calls.pause_job(str(ref), until, why)
+        return self._calls.pause_job(_word(ref), until, why)
 
     def resume_job(self, ref: int | str) -> Json:
         """The opposite."""
-        return self._calls.resume_job(str(ref))
+        return self._calls.resume_job(_word(ref))
 
     def get_job_status(self, ref: int | str) -> Json:
         """How a job is: status, nextRunAt, lastRun, and the runs that have not ended."""
@@ -89,30 +93,35 @@ class Client:
 
     def execute_job_now(self, ref: int | str, args: Json | None = None) -> Json:
         """Runs a job now, whatever its schedule; the job finds each argument as CRONFLOW_ARG_NAME."""
-        return self._calls.execute_job_now(str(ref), args or {})
+        for name, value in (args or {}).items():
+            if not isinstance(value, str | int | float):
+                raise CronflowError("bad-option", f"{value!r} is no text and no number", f"args.{name}")
+        return self._calls.execute_job_now(_word(ref), args or {})
 
     def cancel_execution(self, run: int) -> Json:
         """Ends a run."""
-        return self._calls.cancel_execution(run)
+        return self._calls.cancel_execution(_run(run))
 
     def get_executions(
         self, ref: int | str | None = None, *, state: str | None = None, limit: int = 100
     ) -> list[Json]:
         """What ran, newest first; of one job, or of all."""
-        return self._calls.get_executions(None if ref is None else str(ref), state, limit)
+        _check(limit=(limit, MAX_LIMIT))
+        return self._calls.get_executions(None if ref is None else _word(ref), state, limit)
 
     def get_execution(self, run: int) -> Json:
         """One run, as it is now."""
-        return self._calls.get_execution(run)
+        return self._calls.get_execution(_run(run))
 
     def get_log(self, run: int) -> list[Json]:
         """The lines that a run wrote: `level` and `text`."""
-        return self._calls.get_log(run)
+        return self._calls.get_log(_run(run))
 
     # --- the rest ---
 
     def preview_schedule(self, cron: str, *, timezone: str | None = None, count: int = 5) -> list[Json]:
         """When a schedule would come: `local`, `utc` and `remark` of each moment."""
+        _check(count=(count, MAX_MOMENTS))
         return self._calls.preview_schedule(cron, timezone, count)
 
     def get_system_status(self) -> Json:
@@ -163,3 +172,22 @@ class AsyncClient:
                     raise
 
         return wait
+
+
+def _word(ref: int | str) -> str:
+    """One that can be no other word of a line, nor of a path. Raises CronflowError."""
+    if not REF.fullmatch(str(ref)):
+        raise CronflowError("not-found", f'there is no job "{str(ref)[:80]}"')
+    return str(ref)
+
+
+def _run(run: object) -> int:
+    if not isinstance(run, int) or run < 1:
+        raise CronflowError("not-found", f'there is no execution "{str(run)[:80]}"')
+    return run
+
+
+def _check(**given: tuple[int, int]) -> None:
+    for name, (value, most) in given.items():
+        if not 1 <= value <= most:
+            raise CronflowError("bad-option", f"{name} is a whole number from 1 to {most}, not {value}", name)

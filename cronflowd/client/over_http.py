@@ -7,7 +7,7 @@ import select
 import socket
 import ssl
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import orjson
 
@@ -103,25 +103,25 @@ class OverHttp:
         return self.ask("POST", "/jobs", job, **({"Idempotency_Key": key} if key else {}))
 
     def get_job(self, ref: str) -> Any:
-        return self.ask("GET", f"/jobs/{_word(ref)}")
+        return self.ask("GET", f"/jobs/{ref}")
 
     def list_jobs(self, page: int, limit: int, asked: dict[str, str]) -> Any:
         return self.ask("GET", f"/jobs?{urlencode({'page': page, 'limit': limit} | asked)}")
 
     def update_job(self, ref: str, changes: Json) -> Any:
-        return self.ask("PATCH", f"/jobs/{_word(ref)}", changes)
+        return self.ask("PATCH", f"/jobs/{ref}", changes)
 
     def delete_job(self, ref: str) -> Any:
-        return self.ask("DELETE", f"/jobs/{_word(ref)}")
+        return self.ask("DELETE", f"/jobs/{ref}")
 
     def pause_job(self, ref: str, until: str | None, why: str | None) -> Any:
-        return self.ask("POST", f"/jobs/{_word(ref)}/pause", {"until": until, "why": why})
+        return self.ask("POST", f"/jobs/{ref}/pause", {"until": until, "why": why})
 
     def resume_job(self, ref: str) -> Any:
-        return self.ask("POST", f"/jobs/{_word(ref)}/resume")
+        return self.ask("POST", f"/jobs/{ref}/resume")
 
     def execute_job_now(self, ref: str, args: dict[str, Any]) -> Any:
-        return self.ask("POST", f"/jobs/{_word(ref)}/trigger", {"args": args})
+        return self.ask("POST", f"/jobs/{ref}/trigger", {"args": args})
 
     def cancel_execution(self, run: int) -> Any:
         return self.ask("POST", f"/executions/{run}/cancel")
@@ -149,7 +149,3 @@ class OverHttp:
             "workers": self.ask("GET", "/workers"),
             "upcoming": board["upcoming"],
         }
-
-
-def _word(ref: str) -> str:
-    return quote(ref, safe="")

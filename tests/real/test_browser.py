@@ -397,6 +397,15 @@ def test_what_was_typed_is_there_again_when_a_session_ended_amid_the_form(
     see(page, "h1", "kept paused")
     page.goto("/jobs/new")
     assert page.get_by_label("Command line").input_value() == "", "it was done, and is forgotten"
+    page.get_by_label("Command line").fill("echo mine")
+    page.get_by_label("When", exact=True).fill("@yearly")
+    page.context.clear_cookies()
+    page.get_by_role("button", name="Add the job").click()
+    page.get_by_label("Name or mail address").fill("eve")
+    page.get_by_label("Password").fill(house.daemon.ask("USER ADD eve role=user")[0].split()[1])
+    page.get_by_role("button", name="Sign in").click()
+    see(page, ".who", "eve")
+    assert page.get_by_label("Command line").input_value() == "", "it is not shown to somebody else"
 
 
 def test_two_clicks_send_a_form_once(watched: Callable[..., Page]) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
@@ -125,6 +125,32 @@ def test_a_refusal_has_a_code_and_a_field(client: Client) -> None:
     with pytest.raises(CronflowError) as caught:
         client.preview_schedule("@daily", timezone="Mars/Base")
     assert (caught.value.code, caught.value.field) == ("bad-option", "timezone")
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "field"),
+    [
+        (lambda client: client.list_jobs(limit=500), "bad-option", "limit"),
+        (lambda client: client.list_jobs(page=0), "bad-option", "page"),
+        (lambda client: client.get_executions(limit=0), "bad-option", "limit"),
+        (lambda client: client.get_executions("a/b"), "not-found", None),
+        (lambda client: client.get_job(""), "not-found", None),
+        (lambda client: client.get_job("a/b"), "not-found", None),
+        (lambda client: client.get_execution(0), "not-found", None),
+        (lambda client: client.get_log("x y"), "not-found", None),
+        (lambda client: client.execute_job_now("a", {"A": None}), "bad-option", "args.A"),
+        (lambda client: client.preview_schedule("x"), "bad-schedule", "cron"),
+        (lambda client: client.preview_schedule("@daily", count=1001), "bad-option", "count"),
+    ],
+)
+def test_what_is_wrong_is_wrong_at_either_door(
+    client: Client, call: Callable[[Client], object], code: str, field: str | None
+) -> None:
+    """Over HTTP an empty name was the list of all jobs, and a page of 500 was refused there alone."""
+    client.create_job({"id": "a", "command": "true", "schedule": "@daily"})
+    with pytest.raises(CronflowError) as caught:
+        call(client)
+    assert (caught.value.code, caught.value.field) == (code, field)
 
 
 def test_the_wrong_door_is_named(daemon: Daemon) -> None:

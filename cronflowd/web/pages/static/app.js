@@ -79,26 +79,27 @@
   addEventListener("pageshow", (event) => { if (event.persisted) { stay(); listen(); refresh(); } });
 
   // --- what was sent and not done, since one was signed in no longer or the daemon was away, is filled in again ---
-  const KEPT = "sent", LOST = "lost"; // kept by the browser while this tab is open
+  const KEPT = "sent", LOST = "lost"; // kept by the browser while this tab is open, for whoever typed it
+  const who = () => one(".who b")?.textContent;
   const fields = (form) => [...form.elements].filter((each) => each.name && each.name !== "csrf" && each.type !== "submit");
   function keep(form) {
     if (form.method !== "post" || one("[type=password]", form)) return;
     for (const each of all("[data-for][hidden] :is(input, textarea)", form)) each.value = ""; // they mean nothing to this type
     const values = fields(form).map((each) => [each.name, each.type === "checkbox" ? each.checked : each.value]);
-    try { sessionStorage.setItem(KEPT, JSON.stringify([form.getAttribute("action"), values])); } catch { /* too long to be kept */ }
+    try { sessionStorage.setItem(KEPT, JSON.stringify([who(), form.getAttribute("action"), values])); } catch { /* too long to be kept */ }
   }
   function fill() {
     const kept = sessionStorage.getItem(KEPT);
     if (!kept) return;
     // To sign in, and to tell that something is away, are pages of nobody.
     if (document.body.matches(".guest")) { sessionStorage.setItem(LOST, "yes"); return; }
-    const [action, values] = JSON.parse(kept), isLost = sessionStorage.getItem(LOST);
+    const [name, action, values] = JSON.parse(kept), isLost = sessionStorage.getItem(LOST) && name === who();
     sessionStorage.removeItem(KEPT);
     sessionStorage.removeItem(LOST);
     const form = all("form[method=post]").findLast((each) => each.getAttribute("action") === action);
     if (!isLost || !form || !one(":is(input, textarea, select):not([type=hidden])", form)) return;
-    for (const [name, value] of values) {
-      const field = form.elements[name];
+    for (const [key, value] of values) {
+      const field = form.elements[key];
       if (!field || field.value === value) continue;
       if (field.type === "checkbox") field.checked = value; else field.value = value;
       field.closest("details")?.setAttribute("open", "");
