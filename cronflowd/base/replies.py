@@ -193,7 +193,11 @@ def _json_value(value: Any) -> Any:
 
 def to_json(value: dict[str, Any]) -> str:
     """One line of JSON; the line separators JSON leaves alone are escaped as everywhere."""
-    text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError:  # a file's name may hold bytes that are no UTF-8
+        shown = {key: readable(each) if isinstance(each, str) else each for key, each in value.items()}
+        text = orjson.dumps(shown, option=orjson.OPT_NON_STR_KEYS).decode()
     return text if text.isascii() and "\x7f" not in text else escape_json(text)
 
 

@@ -115,6 +115,8 @@ def _of_the_machine(error: BaseException) -> BaseException:
     """A file that the machine does not give, as one that a restore left to another user, is no bug."""
     if isinstance(error, OSError) and error.filename:
         return Fatal(Exit.IO, f"{error.filename}: {error.strerror}")
+    if isinstance(error, BlockingIOError) or str(error) == "can't start new thread":
+        return Fatal(Exit.TRY_AGAIN, getattr(error, "strerror", None) or f"{error} (ulimit -u)")
     return error
 
 

@@ -39,6 +39,7 @@ from ..engine.rules import Decision, ref_of
 from ..engine.state import State
 from ..host.config import Settings
 from ..host.secrets import hash_password, is_password, make_password, matches, new_token
+from ..host.threads import call_in_thread
 from ..net.clients import Known, Session
 from ..net.hello import Bearer
 from ..net.workers import Link
@@ -215,7 +216,7 @@ class Admission:
     async def _find_account(self, name: str, password: str) -> Known | None:
         account = self.core.state.access.accounts.get(name)
         hashed = account.password if account and not account.disabled else ""
-        is_right = await trio.to_thread.run_sync(is_password, hashed, password, limiter=self._comparing)
+        is_right = await call_in_thread(is_password, hashed, password, limiter=self._comparing)
         now = self.core.state.access.accounts.get(name)
         # It may have been changed while the hash was made; when it was seen is no such change.
         is_same = account and now and msgspec.structs.replace(now, seen_at=account.seen_at) == account
@@ -523,7 +524,7 @@ class Admission:
         return self.change(order, session, lambda each: each.known.account == name)
 
     async def hashed(self, password: str) -> str:
-        return await trio.to_thread.run_sync(hash_password, password, limiter=self._comparing)
+        return await call_in_thread(hash_password, password, limiter=self._comparing)
 
     def remove_user(self, order: o.RemoveAccount, session: Session) -> Reply:
         return self.change(order, session, lambda each: each.known.account == order.name)

@@ -43,6 +43,7 @@ from ..engine.definitions import find_task
 from ..engine.many import MAY_BE_LARGE
 from ..engine.once import Asked
 from ..host.disk import plain_file
+from ..host.threads import call_in_thread
 from ..journal import history
 from ..journal.backup import SUFFIX
 from ..net.clients import Session
@@ -316,7 +317,7 @@ class Answers:
     async def _sealed(self, question: q.PutSecret) -> str:
         access, vault = self.core.state.access, self.core.state.access.vault
         if vault.why and not access.secrets:
-            await trio.to_thread.run_sync(vault.make_key)
+            await call_in_thread(vault.make_key)
         try:
             return vault.seal(question.name, question.value.encode())
         except ValueError:
@@ -328,7 +329,7 @@ class Answers:
         upto = core.last_seq
         await core.settled(upto)
         past = history.deeds(self.data, upto + 1, question.since_at, self.past.index)
-        rows = await trio.to_thread.run_sync(accounts.audit_rows, past, question, core.state.common.owner)
+        rows = await call_in_thread(accounts.audit_rows, past, question, core.state.common.owner)
         return Reply.counted(accounts.AUDIT_COLUMNS, rows)
 
     def _format(self, question: q.SetFormat, session: Session) -> Reply:
@@ -425,7 +426,7 @@ class Answers:
         state, now = self.core.state, self.core.now()
         names: set[str] = set()
         await gather(views.zones_asked(state, question), names.add)
-        others = await trio.to_thread.run_sync(read_zones, question.directory, names)
+        others = await call_in_thread(read_zones, question.directory, names)
         rows = views.zone_differences(state, question, others, now)
         return Reply.counted(views.DIFFERENCE_COLUMNS, await gather(rows))
 

@@ -27,6 +27,7 @@ from ..ask import questions as q
 from ..base import output
 from ..base.replies import format_row
 from ..engine import facts as f
+from ..host.threads import call_in_thread
 from ..journal import history
 from ..net.clients import Session
 from ..net.outbox import PIECE_BYTES, Chunks, Gate
@@ -142,7 +143,7 @@ class WatchHub:
             return watcher.past(since, records, replaced, end, core.now())
 
         await core.settled(upto)
-        found: list[Entry] = await trio.to_thread.run_sync(read, limiter=READERS)
+        found: list[Entry] = await call_in_thread(read, limiter=READERS)
         if self.past + len(found) > MAX_PAST + 1:  # the first one is a place
             found = watcher.past(since, None, replaced, end, core.now())
         self.past += len(found)

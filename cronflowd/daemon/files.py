@@ -22,6 +22,7 @@ from ..engine.definitions import AT_ONCE, are_long
 from ..engine.facts import Definition, TasksSaved
 from ..host.calendar_files import is_read, pass_over_old, read_calendars, refresh_calendars
 from ..host.disk import Prepared, read_small, write_atomically
+from ..host.threads import call_in_thread
 from ..journal import tasks_file
 from ..journal.backup import archive
 from ..schedules.calendars import FILE, Calendar
@@ -72,15 +73,15 @@ class Files:
         await core.settled(core.last_seq)
         if self.memory and path.name == tasks_file.TASKS_NAME:
             said = f"{prepared.size} {prepared.crc}\n".encode()
-            await trio.to_thread.run_sync(write_atomically, self.memory, [said])
-        await trio.to_thread.run_sync(prepared.publish)
+            await call_in_thread(write_atomically, self.memory, [said])
+        await call_in_thread(prepared.publish)
         self.edited = self.edited and path.name != tasks_file.TASKS_NAME
         return reply
 
     async def _prepare(self, path: Path, before: Numbered[TaskSpec | None]) -> tuple[Prepared, int]:
         """The file, written and not yet in its place, and how many tasks are in it."""
         if path.name == tasks_file.TASKS_NAME and await self.is_edited():
-            aside = await trio.to_thread.run_sync(tasks_file.keep_edited, path)
+            aside = await call_in_thread(tasks_file.keep_edited, path)
             log.warning("%s was edited by hand; that version is kept as %s", path, aside)
 
         count, tasks, now = 0, self.core.state.tasks, self.core.now()
@@ -105,7 +106,7 @@ class Files:
                     count += 1
                     yield number, spec
 
-        prepared = await trio.to_thread.run_sync(tasks_file.prepare_tasks, path, definitions(), breathe)
+        prepared = await call_in_thread(tasks_file.prepare_tasks, path, definitions(), breathe)
         return prepared, count
 
     async def backup(self, path: Path) -> Reply:
@@ -115,8 +116,8 @@ class Files:
             await core.settled(core.last_seq)
             upto, at = core.journal.open_segment, core.now()
             about: dict[str, str | int] = {"version": __version__, "at": format_time(at), "seq": upto.last}
-            prepared, files = await trio.to_thread.run_sync(archive, self.data, path, upto, about)
-            await trio.to_thread.run_sync(prepared.publish)
+            prepared, files = await call_in_thread(archive, self.data, path, upto, about)
+            await call_in_thread(prepared.publish)
         return Reply(f"{files} files seq={upto.last}", {"files": files, "seq": upto.last})
 
     async def is_edited(self) -> bool:
@@ -128,7 +129,7 @@ class Files:
                 size, crc = map(int, read_small(self.memory).split())
                 known.append((size, crc))
             path = self.data / tasks_file.TASKS_NAME
-            found = await trio.to_thread.run_sync(tasks_file.fingerprint, path, known)
+            found = await call_in_thread(tasks_file.fingerprint, path, known)
         except (OSError, ValueError, Refusal) as error:
             log.warning("%s: %s", tasks_file.TASKS_NAME, getattr(error, "message", error))
             return True  # whatever somebody put there, it is not ours
@@ -142,7 +143,7 @@ class Files:
     async def _load(self, path: Path, who: str | None) -> Reply:
         core = self.core
         # Taken before reading: an edit in between shows as an edit, not as loaded.
-        found = await trio.to_thread.run_sync(tasks_file.fingerprint, path)
+        found = await call_in_thread(tasks_file.fingerprint, path)
         calendars: set[str] = set()
 
         def look_up(name: str) -> None:
@@ -151,7 +152,7 @@ class Files:
 
         tz, most = core.state.default_tz, core.engine.limits.tasks
         read = partial(tasks_file.read_tasks, path, tz, most, look_up, breathe)
-        records = await trio.to_thread.run_sync(read)
+        records = await call_in_thread(read)
         await self.learn(calendars)
         count = len(records)
         saved = None
@@ -167,10 +168,10 @@ class Files:
         except Refusal as refusal:
             if not refusal.record:
                 raise
-            if await trio.to_thread.run_sync(tasks_file.fingerprint, path) != found:  # and so its lines
+            if await call_in_thread(tasks_file.fingerprint, path) != found:  # and so its lines
                 why = f"{path.name} was changed while it was read ({refusal.message}); nothing was loaded"
                 raise Refusal("busy", why) from None
-            line = await trio.to_thread.run_sync(tasks_file.line_of, path, refusal.record)
+            line = await call_in_thread(tasks_file.line_of, path, refusal.record)
             code = "bad-line" if refusal.code == "bad-option" else refusal.code
             raise Refusal(code, f"{path.name} line {line}: {refusal.message}") from None
         self.edited = self.edited and saved is None
@@ -179,7 +180,7 @@ class Files:
     async def learn(self, calendars: Iterable[str]) -> None:
         """Has these calendars known; raises Refusal naming the first that is none."""
         new = [each for each in calendars if not is_read(self.data, self.core.state.calendars, each)]
-        found = await trio.to_thread.run_sync(read_calendars, self.data, new)
+        found = await call_in_thread(read_calendars, self.data, new)
         self._know(found)
         for name in found:
             self.core.state.calendars.troubles.pop(name, None)

@@ -30,6 +30,7 @@ from ..base.replies import Reply, Row
 from ..base.text import escape, format_time
 from ..engine.definitions import find_task
 from ..engine.state import State
+from ..host.threads import call_in_thread
 from ..journal import gaps, history
 from ..journal.index import Index, key
 from ..net.clients import Session
@@ -184,7 +185,7 @@ class Past:
     async def _read(self, function: Callable[[], T]) -> T:
         # A row may have left memory before its record is on the disk, which is where it is looked for.
         await self._core.settled(self._before_seq - 1)
-        return await trio.to_thread.run_sync(function, limiter=READERS)
+        return await call_in_thread(function, limiter=READERS)
 
 
 def _keys_of(state: State, asked: q.ListRuns) -> list[int]:
@@ -352,9 +353,9 @@ class Hindsight:
             found = known.lines
         elif active is None or active.has_output:
             await self._core.settled(upto)  # files hold what is committed
-            found = await trio.to_thread.run_sync(history.output, self._data, run, upto, self.index, lacking)
+            found = await call_in_thread(history.output, self._data, run, upto, self.index, lacking)
         if not (lacking or active or run in self._core.state.outcomes):
-            found = found + await trio.to_thread.run_sync(gaps.remarks, self._data, run, self.index)
+            found = found + await call_in_thread(gaps.remarks, self._data, run, self.index)
         return [*_tail(found, asked), *history.remarks(lacking, self.node)]
 
     async def _follow(self, asked: q.ShowLog, run: int, session: Session) -> Reply:

@@ -42,6 +42,7 @@ from ..base.errors import Refusal
 from ..engine.orders import TellUnwritten
 from ..host.clock import wall_now
 from ..host.setting import Address
+from ..host.threads import call_in_thread
 from ..journal import apart
 from ..journal.files import journal_dir
 from ..journal.gaps import PIECE_BYTES, Lacks, Part, close, gaps, lines_of, open_past, open_whole
@@ -527,4 +528,4 @@ def _note(table: dict[int, int], words: Iterable[str]) -> dict[int, int]:
 
 async def in_thread(function: Callable[..., T], *args: Any) -> T:
     """What blocks; whoever is cancelled waits for it no longer."""
-    return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
+    return await call_in_thread(function, *args, abandon_on_cancel=True)

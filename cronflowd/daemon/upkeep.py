@@ -26,6 +26,7 @@ from ..engine.facts import CheckpointWritten
 from ..engine.orders import Note
 from ..host import config, disk
 from ..host.config import HttpDoor, Settings
+from ..host.threads import call_in_thread
 from ..journal import compaction
 from .core import Core
 
@@ -202,7 +203,7 @@ class Compactor:
         data = self._core.settings.data
         try:
             async with self._turn:
-                removed = await trio.to_thread.run_sync(compaction.remove_superseded, data, fact.upto)
+                removed = await call_in_thread(compaction.remove_superseded, data, fact.upto)
         except OSError as error:
             return f"what the checkpoint replaces cannot be removed: {error}"
         self._core.journal.forget_closed(fact.upto)

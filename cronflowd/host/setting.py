@@ -74,7 +74,10 @@ def parse_size(text: str) -> int:
 
 def parse_path(text: str) -> Path:
     """A path that stays right when the program changes its directory."""
-    return Path(text).expanduser().absolute()
+    try:
+        return Path(text).expanduser().absolute()
+    except FileNotFoundError as error:
+        raise ValueError("cannot be found from a working directory that has been removed") from error
 
 
 def _switch(text: str) -> bool:

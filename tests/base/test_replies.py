@@ -65,6 +65,15 @@ def test_rows_in_json_are_objects_by_column_name() -> None:
     assert json.loads(row) == {"id": 1, "local_time": "2026-11-21T10:05:00Z", "last-seen": None}
 
 
+def test_a_name_of_bytes_that_are_no_utf8_is_told_in_json_too() -> None:
+    """STATUS of a daemon in such a data directory was answered as a bug."""
+    name = b"/srv/caf\xe9".decode(errors="surrogateescape")
+    reply = Reply("", {}, ("key", "value"), [("data", name)])
+    assert list(format_rows(reply, as_json=True)) == ['{"key":"data","value":"/srv/caf\ufffd"}']
+    refusal = format_refusal(Refusal("disk-full", name), as_json=True)
+    assert refusal == '{"ok":false,"code":"disk-full","message":"/srv/caf\ufffd"}'
+
+
 def test_rows_are_made_one_by_one() -> None:
     """A list of a million tasks is made while the socket takes it."""
     made: list[int] = []

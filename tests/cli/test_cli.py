@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -313,6 +314,22 @@ def test_a_file_that_cannot_be_read_is_one_line_and_74(
     journal.mkdir(parents=True)
     assert cli.main(["check", str(tmp_path)]) == Exit.IO
     assert capsys.readouterr().err == f"cronflowd: error: {journal}: a directory, not a file\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("can't start new thread"), "can't start new thread (ulimit -u)"),
+        (OSError(errno.EAGAIN, "no thread can be started"), "no thread can be started"),
+    ],
+)
+def test_a_machine_that_starts_no_thread_is_no_bug(
+    serve: Program, capsys: pytest.CaptureFixture[str], error: Exception, told: str
+) -> None:
+    """The one says it as Python does, the other as what has called in a thread."""
+    serve.error = error
+    assert cli.main([]) == Exit.TRY_AGAIN
+    assert capsys.readouterr().err == f"cronflowd: error: {told}\n"
 
 
 def test_a_bug_beside_a_fatal_error_is_not_swallowed(

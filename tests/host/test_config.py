@@ -321,6 +321,17 @@ def test_relative_paths_are_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert (settings.data, settings.socket) == (tmp_path / "var", tmp_path / "var/control.sock")
 
 
+def test_a_working_directory_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a terminal is still in a clone that was removed: it ended with a traceback."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(Fatal, match=r"--data: 'var' cannot be found from a working directory") as refused:
+        config.load(Settings, {"data": ("var",)})
+    assert refused.value.status == Exit.USAGE
+    monkeypatch.chdir("/")
+
+
 @pytest.mark.parametrize(
     ("state", "xdg", "expected"),
     [

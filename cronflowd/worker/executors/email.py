@@ -26,6 +26,7 @@ from ...host.clock import wall_now
 from ...host.config import WorkerSettings
 from ...host.mail import Delivery
 from ...host.secrets import read_password
+from ...host.threads import call_in_thread
 from ...tasks.kinds import split_recipients
 from . import remote as r
 from .job import NOT_RUNNABLE, Ended, Job, Order, cannot_start
@@ -68,7 +69,7 @@ class Mailer:
 
         async def deliver() -> Ended:
             try:
-                await trio.to_thread.run_sync(delivery.run, abandon_on_cancel=True, limiter=self.limiter)
+                await call_in_thread(delivery.run, abandon_on_cancel=True, limiter=self.limiter)
             except (smtplib.SMTPException, OSError) as error:
                 raise _failure(delivery, error) from None
             finally:
