@@ -58,10 +58,8 @@ def ask(settings: ClientSettings, name: str, words: Sequence[str]) -> int:
             if word not in ("OK", "PONG"):
                 (out if shows else errors).say(line)
                 has_shown = shows
-            elif (
-                word == "PONG" or not (reads or has_shown) or name == "WHOAMI"
-            ):  # whose status is all there is
-                out.say(rest or word)
+            elif word == "PONG" or not (reads or has_shown) or name == "WHOAMI":
+                out.say(rest or word)  # all there is
             elif rest and not (reads and rest.isdigit()):  # more than how many rows there were
                 errors.say(rest)
             if not out.is_open:

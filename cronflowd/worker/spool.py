@@ -168,9 +168,8 @@ class Spool:
         """By a new file under the old name, so that a kill in between loses nothing."""
         new = self.directory / "reports.new"
         try:
-            if not is_at(
-                self._lock.file, self.directory / LOCK_NAME
-            ):  # what is there now may be another worker's
+            # What is there now may be another worker's.
+            if not is_at(self._lock.file, self.directory / LOCK_NAME):
                 raise OSError(errno.ENOENT, "it was removed or moved away")
             new.write_bytes(content)
             new.chmod(_WHOLE)
