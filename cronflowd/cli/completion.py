@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 _TASKS = "cronflowd ls 2>/dev/null | cut -f2"
+_PLAIN = "[A-Za-z0-9=._-]*"
 _FIRST = re.compile(r"(?:\] |\|)([A-Z]+)\b")
 _OPTION = re.compile(r"([a-z]+=)")
 
@@ -44,6 +45,8 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[_Command]:
 
 
 def _bash(commands: Sequence[_Command]) -> str:
+    # What the server calls a task is expanded once, and so not carried out: anybody of this machine may serve
+    # where no daemon does. Nor is it put into a line, where it would be.
     names = [each.name for each in commands]
     cases = [f'        {each.name}) words="{each.words_of_shell}" ;;\n' for each in commands]
     return f"""\
@@ -52,7 +55,7 @@ _cronflowd() {{
     case "${{COMP_WORDS[1]}}" in
 {"".join(cases)}    esac
     [ "$COMP_CWORD" -gt 1 ] || words="{" ".join(names)}"
-    COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+    COMPREPLY=($(compgen -W '$words' -- "${{COMP_WORDS[COMP_CWORD]}}" | LC_ALL=C grep -x '{_PLAIN}'))
     [[ ${{COMPREPLY[0]}} != *= ]] || compopt -o nospace 2>/dev/null
 }}
 complete -o default -F _cronflowd cronflowd

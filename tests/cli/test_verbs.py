@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 import subprocess
+from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -82,10 +86,11 @@ def test_completion_knows_every_command_and_its_flags(shell: str) -> None:
     assert "compact" not in script, "which is not for people"
 
 
-def bash(*words: str) -> list[str]:
+def bash(*words: str, names: Sequence[str] = ("nightly", "backup")) -> list[str]:
     """What bash offers for the last word."""
     script = completion.script(cli.parser(), "bash")
-    fake = "cronflowd() { printf '1\\tnightly\\n2\\tbackup\\n'; }\n"
+    rows = "".join(f"1\t{name}\tidle\n" for name in names)
+    fake = f"cronflowd() {{ printf %s {shlex.quote(rows)}; }}\n"
     ask = f"COMP_WORDS=({' '.join(words)} '') COMP_CWORD={len(words) - 1}; _cronflowd; echo ${{COMPREPLY[@]}}"
     done = subprocess.run(["bash", "-c", fake + script + ask], capture_output=True, text=True, check=True)
     assert done.stderr == ""
@@ -107,6 +112,16 @@ def bash(*words: str) -> list[str]:
 def test_bash_completes_commands_options_and_tasks(words: list[str], offered: list[str]) -> None:
     """In bash itself."""
     assert bash(*(word or "''" for word in words)) == offered
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_carries_out_no_name_of_a_task(tmp_path: Path) -> None:
+    """Where no daemon runs, any user of the machine may answer in its place, to whoever presses Tab."""
+    names = f"$(touch {tmp_path}/a)", f"`touch${{IFS}}{tmp_path}/b`", "*", "x;id", "$IFS", "nightly"
+    offered = bash("cronflowd", "why", "''", names=names)
+    assert {"--help", "nightly"} <= {*offered}
+    assert all(re.fullmatch("[a-z=-]+", word) for word in offered)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
