@@ -20,7 +20,7 @@ import pytest
 from cronflowd.base.errors import Exit, Fatal
 from cronflowd.cli import cli
 from cronflowd.host import systemd
-from cronflowd.host.config import Settings, WorkerSettings
+from cronflowd.host.config import Settings, WebSettings, WorkerSettings
 from cronflowd.host.setting import format_address
 from tests.lib.ports import free_ports
 from tests.lib.waiting import PATIENCE_S
@@ -324,6 +324,16 @@ def directives(unit: str) -> dict[str, list[str]]:
         if equals and not line.startswith(("#", ";")):
             found.setdefault(name, []).append(value)
     return found
+
+
+def test_no_job_answers_where_the_daemon_and_the_http_door_do() -> None:
+    """The door shows its daemon an admin's token; a job had only to wait until that was started anew."""
+    denied: set[int] = set()
+    for rule in directives("cronflowd-worker.service")["SocketBindDeny"]:
+        first, _, last = rule.removeprefix("tcp:").partition("-")
+        denied |= {*range(int(first), int(last or first) + 1)}
+    doors = (*Settings().listen, *Settings().listen_workers, *WebSettings().http)
+    assert denied == {port for _, port in doors}
 
 
 def test_the_daemon_s_unit_says_what_the_daemon_does() -> None:
