@@ -154,8 +154,7 @@ def _add_token(text: str, context: Context) -> AddToken:
     options = g.no_words(text, "name", "role", "user", "worker", "ttl")
     if name := options.get("name", ""):
         check_form(name, "account name")
-    if len(worker := options.get("worker", "")) > g.MAX_PATTERN:
-        raise Refusal("bad-option", f"worker=: longer than {g.MAX_PATTERN} characters", "worker")
+    worker = g.glob("worker", options.get("worker", ""))
     expires_at = _end_of_ttl(options["ttl"], context) if "ttl" in options else None
     role = _role(options, (*ROLES, WORKER))
     whose = options.get("user", "")

@@ -233,15 +233,21 @@ _GLOB = re.compile(r"(?:[^\[]|\[!?+]?+[^\]]*+\])*+")  # a ] right behind [ or [!
 
 def pattern(options: dict[str, str]) -> Pattern:
     """tag= and name=GLOB, which are taken out."""
-    tag, glob = options.pop("tag", ""), options.pop("name", "")
-    if len(glob) > MAX_PATTERN:  # before it is worked on: making it a matcher costs its square
-        raise Refusal("bad-option", f"name=: longer than {MAX_PATTERN} characters", "name")
-    if odd := _NEVER_IN_A_NAME.search(glob):
-        why = f'name=: no name has a "{escape(odd[0])}"; they are letters, digits, . _ -'
-        raise Refusal("bad-option", why, "name")
-    if not _GLOB.fullmatch(glob):
-        raise Refusal("bad-option", f'name=: "{escape(glob)}" has a [ without its ], as in web[12]', "name")
-    return Pattern(asked_tag(tag), glob)
+    tag, text = options.pop("tag", ""), options.pop("name", "")
+    return Pattern(asked_tag(tag), glob("name", text))
+
+
+def glob(option: str, text: str) -> str:
+    """A pattern of names; what no name can be like would choose nothing, without a word. Raises Refusal."""
+    if len(text) > MAX_PATTERN:  # before it is worked on: making it a matcher costs its square
+        raise Refusal("bad-option", f"{option}=: longer than {MAX_PATTERN} characters", option)
+    if odd := _NEVER_IN_A_NAME.search(text):
+        why = f'{option}=: no name has a "{escape(odd[0])}"; they are letters, digits, . _ -'
+        raise Refusal("bad-option", why, option)
+    if not _GLOB.fullmatch(text):
+        why = f'{option}=: "{escape(text)}" has a [ without its ], as in web[12]'
+        raise Refusal("bad-option", why, option)
+    return text
 
 
 def asked_tag(tag: str) -> str:

@@ -26,6 +26,7 @@ from ..engine import facts as f
 from ..engine.state import State
 from ..host.disk import DISK, free_name, lock_directory, of_file, plain, sync_directory, write_atomically
 from ..host.logs import tell
+from ..host.vault import KEY_NAME
 from . import apart, files, history, tasks_file
 from .gaps import gaps
 from .journal import set_aside
@@ -283,6 +284,10 @@ def _examine_tasks(data: Path, found: Findings, state: State) -> None:
     else:
         words = "edited by hand, or not written by this journal's daemon; LOAD takes it over"
     found.lines.append(f"{tasks_file.TASKS_NAME}: {words}")
+    if state.access.secrets and not (data / KEY_NAME).exists():
+        found.lines.append(
+            f"secrets: {len(state.access.secrets)}; the key that opens them is not here, nor in any backup"
+        )
 
 
 # --- mending --------------------------------------------------------------------------------

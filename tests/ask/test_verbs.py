@@ -74,6 +74,8 @@ def test_a_refusal_says_to_programs_which_option_was_wrong(line: str, option: st
         ("LIST name=[a", 'bad-option name=: "[a" has a [ without its ], as in web[12]'),
         ("LIST name=a[!]", 'bad-option name=: "a[!]" has a [ without its ]'),
         ("LIST name=[a]*[]", 'bad-option name=: "[a]*[]" has a [ without its ]'),
+        ("TOKEN ADD worker=web1,web2", 'bad-option worker=: no name has a ","'),
+        ("TOKEN ADD worker=web[12", 'bad-option worker=: "web[12" has a [ without its ]'),
     ],
 )  # fmt: skip
 def test_a_refusal_names_what_was_wrong_and_how_to_say_it(line: str, message: str) -> None:

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from cronflowd.base.errors import Exit, Fatal, Refusal
+from cronflowd.engine.access_facts import SecretPut
 from cronflowd.host import disk
+from cronflowd.host.vault import KEY_NAME
 from cronflowd.journal import backup, compaction
+from cronflowd.journal.check import check
 from cronflowd.journal.files import UNPACKED, journal_dir
 from tests.lib.journal_driver import Life, restarted, settle, told
 
@@ -59,6 +62,20 @@ def test_what_is_restored_is_the_state_of_that_moment(life: Life, tmp_path: Path
     assert (told(found), journal.last) == (state, upto.last)
     assert (tmp_path / "new/days").read_text() == "2026-12-24\n"
     assert (tmp_path / "new/token").stat().st_mode & 0o777 == 0o600
+
+
+def test_whoever_restores_secrets_is_told_to_bring_their_key(
+    life: Life, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No backup holds it, and what needed a secret failed on the day on which there was a fire already."""
+    life.say(SecretPut(name="db", sealed="AAAA", set_at=life.now))
+    life.commit()
+    assert backup.restore(make(life), tmp_path / "new") == Exit.OK
+    said = "secrets: 1; the key that opens them is not here"
+    assert said in capsys.readouterr().out
+    (tmp_path / "new" / KEY_NAME).touch()
+    assert check(tmp_path / "new") == Exit.OK
+    assert said not in capsys.readouterr().out
 
 
 def test_the_rest_of_a_batch_that_is_being_written_is_left_out(life: Life, tmp_path: Path) -> None:

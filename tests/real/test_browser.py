@@ -434,6 +434,10 @@ def test_what_was_typed_for_another_type_is_not_sent(watched: Callable[..., Page
     page.get_by_label("Command line").fill("true")
     page.get_by_role("button", name="Add the job").click()
     see(page, "h1", "typed")
+    see(page, ".note.good", "The job is added.")
+    sync_api.expect(page).not_to_have_url(re.compile("done="))
+    page.reload()
+    count(page, ".note.good", 0)  # nothing was added now
 
 
 # --- for everybody --------------------------------------------------------------------------------

@@ -6,6 +6,13 @@
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const one = (selector, within = document) => within.querySelector(selector);
 
+  // What was done is told once: not again to whoever comes back, or loads the page anew.
+  const here = new URL(location);
+  if (here.searchParams.has("done")) {
+    here.searchParams.delete("done");
+    history.replaceState(null, "", here);
+  }
+
   // --- parts that fetch themselves anew when something has happened ---
   let fetching = false, again = false, last = 0, pause = 1500, leaving = new AbortController();
   async function refresh() {
