@@ -24,6 +24,7 @@ from typing import Literal
 
 import trio
 
+from ..host import threads
 from ..host.setting import Address
 from ..journal.apart import MAX_PIECE_BYTES
 from ..net.listeners import Connection
@@ -112,7 +113,7 @@ def be_welcomed(secret: bytes, said: bytes, welcome: bytes) -> Sealed:
 async def dial(leader: Address, secret: bytes, kind: Who, who: str) -> tuple[trio.SocketStream, Sealed]:
     """A connection to the leader, for somebody. Raises OSError, TooSlowError and BrokenResourceError."""
     said = introduce(secret, kind, who)
-    with trio.fail_after(DIAL_S):
+    with trio.fail_after(DIAL_S), threads.wanted():  # for a host's name
         there = await trio.open_tcp_stream(*leader)
     try:
         with trio.fail_after(WELCOME_S):

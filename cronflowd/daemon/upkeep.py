@@ -24,7 +24,7 @@ import trio
 from ..base.errors import Exit, Refusal
 from ..engine.facts import CheckpointWritten
 from ..engine.orders import Note
-from ..host import config, disk
+from ..host import config, disk, threads
 from ..host.config import HttpDoor, Settings
 from ..host.threads import call_in_thread
 from ..journal import compaction
@@ -102,9 +102,10 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
 async def _open(command: Sequence[str], handed: Sequence[int]) -> trio.Process:
     """Not by run_process: it would kill the worker, and so its jobs, when the daemon stops."""
     stdin = 0 if 0 in handed else subprocess.DEVNULL  # a file that the child is to read as well
-    return await trio.lowlevel.open_process(
-        command, stdin=stdin, stdout=sys.stderr.fileno(), start_new_session=True, pass_fds=handed
-    )
+    with threads.wanted():
+        return await trio.lowlevel.open_process(
+            command, stdin=stdin, stdout=sys.stderr.fileno(), start_new_session=True, pass_fds=handed
+        )
 
 
 def gateway_command(settings: Settings, handed: Sequence[int]) -> list[str]:
@@ -174,9 +175,10 @@ class Compactor:
         why = f"it took longer than {COMPACTION_LIMIT_S:g} s"
         with trio.move_on_after(COMPACTION_LIMIT_S):
             try:
-                done = await trio.run_process(
-                    command, capture_stdout=True, check=False, start_new_session=True, task_status=self
-                )
+                with threads.wanted():
+                    done = await trio.run_process(
+                        command, capture_stdout=True, check=False, start_new_session=True, task_status=self
+                    )
                 why = f"exit {done.returncode}" if done.returncode else await self._adopt(done.stdout)
                 if done.returncode == Exit.TRY_AGAIN:
                     why = "the compaction of a daemon before this one is still running"

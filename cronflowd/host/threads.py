@@ -7,7 +7,8 @@ like a disk that fails: whoever asked is refused, and everything else goes on.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar, TypeVarTuple, Unpack
 
 import trio
@@ -24,10 +25,17 @@ async def call_in_thread(
     abandon_on_cancel: bool = False,
 ) -> T:
     """Calls it in a thread; raises what it raises, and OSError where there is none."""
-    try:
+    with wanted():
         return await trio.to_thread.run_sync(
             function, *given, limiter=limiter, abandon_on_cancel=abandon_on_cancel
         )
+
+
+@contextmanager
+def wanted() -> Iterator[None]:
+    """OSError where no thread can be started: trio begins processes in them, too."""
+    try:
+        yield
     except RuntimeError as error:
         if str(error) != _NO_THREAD:
             raise

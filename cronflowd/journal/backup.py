@@ -140,7 +140,8 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
     try:
         in_the_way = sorted(path for path in data.iterdir() if _is_taken(path) and path.name != UNPACKED)
         if in_the_way and not force:
-            why = f"{data}: there is something in it ({in_the_way[0].name}); with --force it is moved aside"
+            shown = max(in_the_way, key=lambda path: path == journal_dir(data))  # that says most
+            why = f"{data}: there is something in it ({shown.name}); with --force it is moved aside"
             raise Fatal(Exit.CANNOT_CREATE, why)
         unpacked = data / UNPACKED
         shutil.rmtree(unpacked, ignore_errors=True)  # of a restore that was killed

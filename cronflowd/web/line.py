@@ -27,6 +27,7 @@ from attrs import define, field, frozen
 
 from ..base.addresses import origin
 from ..base.errors import Refusal, reasons
+from ..host import threads
 from ..host.config import WebSettings
 from ..host.setting import Address, format_address, format_server
 from ..host.tls import client_context
@@ -331,7 +332,8 @@ async def dial(settings: WebSettings, where: Address | Path) -> trio.abc.Stream:
     """A connection to the daemon."""
     if isinstance(where, Path):
         return await trio.open_unix_socket(where)
-    stream = await trio.open_tcp_stream(*where)
+    with threads.wanted():  # for a host's name
+        stream = await trio.open_tcp_stream(*where)
     if not settings.speaks_tls:
         return stream
     context = client_context(settings.tls_ca, None, None)

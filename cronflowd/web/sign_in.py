@@ -28,6 +28,7 @@ from ..host.config import WebSettings
 from ..host.mail import Delivery, make_message
 from ..host.secrets import is_loopback, read_password
 from ..host.setting import format_address
+from ..host.threads import call_in_thread
 from . import identity as i
 from .envelope import Refused, status_of
 from .guard import Limits, split_host
@@ -390,7 +391,7 @@ class Postman:
         password = read_password(file) if settings.smtp_user and file else ""
         delivery = Delivery(settings, password, [email], message)
         try:
-            await trio.to_thread.run_sync(delivery.run, abandon_on_cancel=True)
+            await call_in_thread(delivery.run, abandon_on_cancel=True)
         finally:
             delivery.abort()
         log.info("a link for another password was sent to the account %s", name)

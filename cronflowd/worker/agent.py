@@ -29,6 +29,7 @@ from .. import __version__
 from ..base.errors import Exit, Fatal, Refusal, reasons
 from ..base.proofs import WORKER, Check, Forged, Handshake, key_name, key_of, make_nonce
 from ..base.text import escape, format_option, format_time
+from ..host import threads
 from ..host.clock import steady_now, wall_now
 from ..host.config import WorkerSettings
 from ..host.secrets import read_tokens
@@ -404,7 +405,7 @@ class Agent:
         """One connection from its beginning to its end; returns why it ended."""
         try:
             wait_s = self.ways.patience_s(ANSWER_WAIT_S)
-            with trio.fail_after(wait_s):
+            with trio.fail_after(wait_s), threads.wanted():  # for a host's name
                 stream = await dial(self.settings, self.ways.at)
             async with stream:
                 reader = LineReader(MAX_ORDER_BYTES)

@@ -15,6 +15,7 @@ from datetime import timedelta
 import trio
 
 from ..base.text import format_time
+from ..host import threads
 from ..host.clock import wall_now
 
 log = logging.getLogger(__name__)
@@ -60,9 +61,10 @@ class Silence:
         env = os.environ | {"CRONFLOW_SERVER": self._server} | told
         try:
             with trio.move_on_after(HOOK_TIME_S) as scope:
-                done = await trio.run_process(
-                    command, stdin=subprocess.DEVNULL, check=False, env=env, start_new_session=True
-                )
+                with threads.wanted():
+                    done = await trio.run_process(
+                        command, stdin=subprocess.DEVNULL, check=False, env=env, start_new_session=True
+                    )
                 if done.returncode:
                     log.warning("--silent-hook ended with %d", done.returncode)
         except OSError as error:

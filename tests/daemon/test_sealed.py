@@ -6,14 +6,24 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import cast
+from typing import NoReturn, cast
 from unittest.mock import Mock
 
 import pytest
 import trio
 import trio.testing
 
-from cronflowd.daemon.sealed import PROOF, WELCOME_BYTES, Sealed, Who, be_welcomed, begin_of, introduce, meet
+from cronflowd.daemon.sealed import (
+    PROOF,
+    WELCOME_BYTES,
+    Sealed,
+    Who,
+    be_welcomed,
+    begin_of,
+    dial,
+    introduce,
+    meet,
+)
 from cronflowd.daemon.standby import Unreached, relay
 from cronflowd.net.listeners import Connection, Door, open_listeners
 from tests.lib.waiting import until
@@ -296,3 +306,16 @@ async def test_who_holds_the_beginning_of_a_word_is_looked_at_less_and_less(
         await begin_of(cast(Connection, Held()), lambda begun: False)
     assert 60 < len(looks) < 300
     assert looks[2] - looks[0] < 0.05, "what is under way is not kept waiting"
+
+
+async def test_whoever_can_resolve_no_name_for_now_does_not_reach_the_leader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That takes a thread; it is told as a leader that cannot be reached, which is looked for again."""
+
+    async def refuse(*_: object) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio, "open_tcp_stream", refuse)
+    with pytest.raises(OSError, match="no thread can be started"):
+        await dial(("leader", 5050), b"secret", "node", "a")

@@ -30,6 +30,7 @@ REFUSALS = [
     OSError(errno.EMFILE, "Too many open files"),
     OSError(errno.ENOENT, "No such file or directory"),
     subprocess.SubprocessError("Exception occurred in preexec_fn."),
+    RuntimeError("can't start new thread"),  # in which it would have been started
 ]
 
 

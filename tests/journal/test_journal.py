@@ -215,6 +215,16 @@ def test_where_no_directory_can_be_locked_its_file_is(
     lock_directory(tmp_path).close()
 
 
+def test_a_directory_is_its_owner_s_whatever_the_umask(tmp_path: Path) -> None:
+    """With 0177, which is for files, no daemon started on a new one."""
+    before = os.umask(0o177)
+    try:
+        lock_directory(tmp_path / "data").close()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
+
+
 def test_a_directory_that_cannot_be_made_is_73(tmp_path: Path) -> None:
     """systemd shows the exit code before anybody reads the log."""
     (tmp_path / "file").write_text("")

@@ -119,7 +119,7 @@ def test_a_restore_that_is_refused_says_why_in_one_line(daemon: Daemon, cronflow
     file, there = daemon.data / "day.tar", ("--data", daemon.data)
     assert cronflowd("restore", file, *there, "--force")[0] == 75
     daemon.kill9()
-    said = "there is something in it (control.sock); with --force it is moved aside"
+    said = "there is something in it (journal); with --force it is moved aside"
     assert cronflowd("restore", file, *there) == (73, f"cronflowd: error: {daemon.data}: {said}")
     assert cronflowd("restore", daemon.data / "nosuch.tar", *there, "--force")[0] == 74
     assert daemon.data.joinpath("journal").is_dir(), "as before"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import orjson
 import pytest
@@ -305,3 +306,16 @@ async def test_a_row_that_tells_how_many_were_ok_is_no_status(tmp_path: Path) ->
     async with scripted(tmp_path) as (server, daemon):
         server.answers["STATS"] = [{"period": "all", "fires": 2, "ok": 1}, {"ok": True, "rows": 1}]
         assert (await daemon.ask("STATS")).rows == [{"period": "all", "fires": 2, "ok": 1}]
+
+
+async def test_a_door_that_can_resolve_no_name_for_now_finds_no_daemon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That takes a thread, and where none could be started whoever came was told of a fault of ours."""
+
+    async def refuse(*_: object) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio, "open_tcp_stream", refuse)
+    with pytest.raises(Unreachable, match="temporarily unavailable"):
+        await Daemon(WebSettings(control=("server", 5050))).ask("PING")

@@ -285,3 +285,21 @@ def test_the_terms_are_read_whatever_else_stands_there() -> None:
         2.5, 40, 100, 3
     )
     assert parse_terms("w1 heartbeat=0 output=nan grace=-1 output") == agents.Terms()
+
+
+async def test_a_worker_that_can_resolve_no_name_for_now_tries_again(
+    spool_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That takes a thread. Where its jobs had used up all processes, it ended, and its other jobs with it."""
+    tried: list[Where] = []
+
+    async def once_without(settings: WorkerSettings, at: Where) -> trio.abc.Stream:
+        tried.append(at)
+        if len(tried) == 1:
+            raise RuntimeError("can't start new thread")
+        return await dial(settings, at)
+
+    monkeypatch.setattr(agents, "dial", once_without)
+    async with fake_daemon() as daemon, working(daemon, spool_dir):
+        await daemon.worker()
+    assert len(tried) == 2

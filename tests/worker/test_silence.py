@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import trio
+import trio.testing
 
 from cronflowd.host.clock import wall_now
+from cronflowd.worker.silence import Silence
 from tests.lib.fake_daemon import fake_daemon
 from tests.lib.waiting import until
 from tests.lib.working_agent import working
@@ -50,3 +56,20 @@ async def test_a_worker_that_never_found_its_daemon_says_so_too(spool_dir: Path,
     ) as agent:
         await until(lambda: len(lines(told)) == 1)
         assert not agent.gone.is_set()
+
+
+async def test_a_hook_that_cannot_be_run_ends_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where jobs had used up the processes of their container, the worker ended, and they with it."""
+    tried = trio.Event()
+
+    async def refuse(*_: Any, **__: Any) -> NoReturn:
+        tried.set()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio, "run_process", refuse)
+    silence = Silence(0.01, "true", "server:5051")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(silence.watch)
+        await tried.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
