@@ -202,7 +202,8 @@ class Answers:
             spec = question.spec
             command, schedule = spec.command, spec.schedule.text
             # Most have nothing that is doubtful, and many are added at a time.
-            if schedule.count(" ") < slips.SIX_FIELDS and slips.DOUBTFUL.search(command) is None:
+            is_short = not schedule[slips.SHORT :] or schedule.count(" ") < slips.SIX_FIELDS
+            if is_short and slips.DOUBTFUL.search(command) is None:
                 return reply
             notes = [("note", text) for text in slips.remarks(spec.options.type, command, schedule)]
             return replace(reply, columns=("note", "text"), rows=[*reply.rows, *notes]) if notes else reply

@@ -169,7 +169,7 @@ def about_seconds(schedule: str) -> Iterator[str]:
         yield f'of six fields the last is the seconds; if they were meant to be the first, say "{meant}"'
 
 
-SIX_FIELDS = 5  # blanks in a schedule of so many, at least
+SHORT, SIX_FIELDS = 10, 5  # a schedule of six fields has more characters, and so many blanks
 _SECONDS = re.compile(r"[0-9]{1,2}|\*/[0-9]{1,2}")
 _DAYS = re.compile(rf"\*|(?:[0-7]|{_NAME})(?:[-,](?:[0-7]|{_NAME}))*", re.IGNORECASE)
 

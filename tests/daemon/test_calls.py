@@ -114,7 +114,7 @@ def _life() -> float:
 
 @pytest.mark.parametrize(
     ("what", "at_most"),
-    [(_add, 101), (_add_new, 139), (_fire, 58), (_life, 110)],
+    [(_add, 100), (_add_new, 138), (_fire, 58), (_life, 110)],
     ids=["ADD", "ADD of a new schedule", "fire", "life"],
 )
 def test_calls_stay_few(what: Callable[[], float], at_most: int, monkeypatch: pytest.MonkeyPatch) -> None:
