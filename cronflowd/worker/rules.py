@@ -18,6 +18,8 @@ from .executors.job import Order
 
 log = logging.getLogger(__name__)
 
+_ANY = ("*",)
+
 
 class Rules:
     """Of one worker; root runs as those that it was told, anybody else as himself alone."""
@@ -27,7 +29,7 @@ class Rules:
         # By a variable (BASH_ENV, PERL5OPT, LD_PRELOAD and many more) a program carries out any other. So
         # where commands are limited, or no type runs whatever is said, variables are as well.
         runs_anything = not self._commands and {"shell", "script"}.intersection(self._types or TYPES)
-        self._variables = settings.allow_env or (("*",) if runs_anything else ())
+        self._variables = settings.allow_env or (_ANY if runs_anything else ())
         users = settings.users if os.geteuid() == 0 else ()
         if settings.users and not users:
             log.warning(
@@ -44,7 +46,7 @@ class Rules:
             return "type", f"this worker runs no {order.type} jobs (--allow-type)"
         if self._commands and not any(fnmatchcase(order.command, glob) for glob in self._commands):
             return "command", "its command is none of those that this worker runs (--allow-command)"
-        for option in order.options:
+        for option in order.options if self._variables != _ANY else ():
             name = option.removeprefix("env.")
             if name != option and not any(fnmatchcase(name, glob) for glob in self._variables):
                 return "env", f"this worker takes no variable {name} of a task (--allow-env)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ from cronflowd.worker.agent import Agent, Link
 from cronflowd.worker.executors.job import parse_order
 from cronflowd.worker.rules import Rules
 from cronflowd.worker.spool import Spool
+from tests.lib.calls import calls_of
 from tests.lib.fake_daemon import FakeDaemon, Visitor, fake_daemon
 from tests.lib.waiting import until
 from tests.lib.working_agent import SLEEPER, working
@@ -170,6 +172,16 @@ def test_a_worker_has_rules_of_its_own(settings: dict[str, Any], order: str, cod
         pytest.skip("what root may is tried by root")
     found = Rules(WorkerSettings(**settings)).against(parse_order(f"7 1 {order}"))
     assert (found[0] if found else "") == code
+
+
+def test_a_rule_that_a_worker_does_not_have_costs_no_order_anything() -> None:
+    """Thousands of orders a second pass here, each with some ten words."""
+    rules = Rules(WorkerSettings())
+    orders = [
+        parse_order(f"7 1 {words}:x") for words in ("", "task=1 name=a due=now fire=1 env.A=1 env.B=2 ")
+    ]
+    few, many = (calls_of(partial(rules.against, order)) for order in orders)
+    assert few == many
 
 
 def test_who_is_not_root_runs_as_himself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
