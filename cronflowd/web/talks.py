@@ -118,6 +118,7 @@ def read_jobs(rows: Sequence[Row]) -> Talk[list[Job]]:
 # What jobs are asked for by; those that have run once are gone, and found by their executions.
 _STATES = {"active": "scheduled,queued,running", "enabled": "scheduled,queued,running", "completed": ""}
 _STATES |= {state: state for state in ("scheduled", "queued", "running", "paused", "idle", "unreadable")}
+_STATES_ALSO = {"paused": "inactive disabled suspended stopped off", "queued": "waiting pending"}
 _SORTS = {"createdAt": "id", "nextRunAt": "next", "lastRun": "last", "status": "state"}
 
 
@@ -134,7 +135,8 @@ def to_list_options(asked: Mapping[str, str | None]) -> dict[str, str]:
 
 def _states_of(word: str) -> str:
     if word not in _STATES:
-        hint = "; how runs end: /executions?state=" if word in ENDED else meant(word, _STATES)
+        hint = "; how runs end: /executions?state="
+        hint = hint if word in ENDED else meant(word, list(_STATES), _STATES_ALSO)
         raise Wrong("bad-option", f'"{word[:40]}" is not one of {", ".join(_STATES)}{hint}', "status")
     return _STATES[word]
 

@@ -287,6 +287,9 @@ def test_jobs_are_asked_for_by_the_words_that_they_are_told_with(tmp_path: Path)
             said = (await browser.get(f"{API}/jobs?status=failed")).json["error"]
             assert said["message"].endswith("unreadable; how runs end: /executions?state=")
             assert said["field"] == "status"
+            for wrong, word in (("ACTIVE", "active"), ("disabled", "paused"), ("pending", "queued")):
+                said = (await browser.get(f"{API}/jobs?status={wrong}")).json["error"]
+                assert said["message"].endswith(f"; did you mean {word}?")
 
     trio.run(ask)
 

@@ -193,8 +193,9 @@ async def _save(visit: Visit, ref: str = "") -> Any:
         if not words:
             return visit.go(f"/jobs/{ref}", "unchanged")
         seen = form.get("rev", "")
-        await visit.ask(f"SET {ref} {f'rev={seen} ' if seen.isdecimal() else ''}{' '.join(words)}")
-        return visit.go(f"/jobs/{ref}", "changed")
+        said = f"SET {ref} {f'rev={seen} ' if seen.isdecimal() else ''}{' '.join(words)}"
+        answer = await visit.ask(said)
+        return visit.go(f"/jobs/{answer.status['id']}", "changed")  # it may have another name now
     except Refusal as error:
         if error.code in ("auth-required", "denied"):
             raise

@@ -82,6 +82,14 @@ async def test_only_what_was_changed_in_the_form_is_said_to_the_daemon(tmp_path:
         assert answer.headers["location"] == "/jobs/job?done=unchanged"
 
 
+async def test_who_gives_a_job_another_name_comes_to_its_page(tmp_path: Path) -> None:
+    """What it was called before leads nowhere any more."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=job @daily true")
+        answer = await _send(browser, "/jobs/job/edit", name="other")
+        assert (await browser.get(answer.headers["location"])).status == 200
+
+
 @pytest.mark.parametrize("command", ["  indented", "behind  ", "turned\u202eround", "a\tb"])
 async def test_what_a_page_shows_less_of_is_not_changed_with_something_else(
     tmp_path: Path, command: str
