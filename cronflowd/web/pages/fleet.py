@@ -69,7 +69,14 @@ async def expect(visit: Visitor) -> Redirect | Page:
     form = await visit.form()
     name = form.get("name", "")
     if "forget" in form:
-        await visit.ask(f"FORGET {ref_of(name, 'expectation')}")
+        said = f"FORGET {ref_of(name, 'expectation')}"
+        if "sure" not in form:
+            await visit.look()
+            visit.only(visit.frame["may"]("operator"))
+            text = "Its silence is told no more. UNDO does not bring it back."
+            sent = {"forget": "yes", "name": name, "sure": "yes"}
+            return visit.sure(said, f"Forget {name}?", text, "Forget it", "/heartbeats", **sent)
+        await visit.ask(said)
         return visit.go("/heartbeats", "forgotten")
     words = visit.options(**{key: form.get(key, "") for key in ("every", "grace", "notify", "desc")})
     try:

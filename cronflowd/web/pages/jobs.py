@@ -162,14 +162,8 @@ async def resume(visit: Visitor, ref: FromPath[str]) -> Redirect:
 async def ask_remove(visit: Visitor, ref: FromPath[str]) -> Page:
     """Asks before anything is gone."""
     job = await _own(visit, ref)
-    return visit.page(
-        "sure.html",
-        f"REMOVE {ref}",
-        title=f"Remove {job['jobName']}?",
-        text="It runs no more. What it did stays in the history, and UNDO brings it back as it was.",
-        button="Remove the job",
-        back=f"/jobs/{ref}",
-    )
+    text = "It runs no more. What it did stays in the history, and UNDO brings it back as it was."
+    return visit.sure(f"REMOVE {ref}", f"Remove {job['jobName']}?", text, "Remove the job", f"/jobs/{ref}")
 
 
 @post("/jobs/{ref:str}/remove")

@@ -16,6 +16,16 @@ from .visit import ROLES, ROWS, Page, Visit, Visitor
 
 MAX_ROWS = 200
 VERDICTS = {"": "All", "denied": "Refused", "ok": "Done"}
+# What cannot be taken back is asked first: what it is, and what it comes to.
+GONE = {
+    "USER REMOVE": ("Remove the account", "Its sessions and tokens end at once. Its jobs stay as they are."),
+    "USER PASSWORD": ("Make a new password", "The old one counts no more, and its sessions end at once."),
+    "TOKEN REVOKE": ("Revoke the token", "Whoever shows it is sent away at once, and not let in again."),
+    "SECRET REMOVE": (
+        "Remove the secret",
+        "Its value is gone: nobody can show it again, nor UNDO bring it back.",
+    ),
+}
 
 
 async def _page(visit: Visit, topic: str, shown: str = "", **refused: Any) -> Page:
@@ -80,7 +90,14 @@ async def _order(visit: Visit, topic: str, form: dict[str, str], deeds: dict[str
             raise Refusal("bad-option", f"one of these is to be done: {', '.join(deeds)}")
         name = form.get("name", "") if verb != "TOKEN ADD" else ""
         whom = check_form(name, "name") if is_new and name else name and ref_of(name, topic[:-1])
-        answer = await visit.ask(" ".join(filter(None, (verb, whom, words))))
+        said = " ".join(filter(None, (verb, whom, words)))
+        if verb in GONE and "sure" not in form:
+            await visit.look()
+            visit.only(visit.frame["may"]("admin"))
+            what, text = GONE[verb]
+            sent = {"deed": form["deed"], "name": name, "sure": "yes"}
+            return visit.sure(said, f"{what}: {name}?", text, what, f"/{topic}", **sent)
+        answer = await visit.ask(said)
     except Refusal as error:
         if error.code == "auth-required":
             raise

@@ -140,14 +140,9 @@ async def ask_cancel(visit: Visitor, run: FromPath[int]) -> Page | Redirect:
         return visit.go(f"/runs/{run}")
     await tell_own(visit, rows)
     visit.only(rows[0]["is_own"])
-    return visit.page(
-        "sure.html",
-        f"CANCEL {run}",
-        title=f"Cancel run {run} of {rows[0]['jobName']}?",
-        text="Its processes get TERM, and KILL if they do not end. A cancelled run is not tried again.",
-        button="Cancel the run",
-        back=f"/runs/{run}",
-    )
+    text = "Its processes get TERM, and KILL if they do not end. A cancelled run is not tried again."
+    what = f"Cancel run {run} of {rows[0]['jobName']}?"
+    return visit.sure(f"CANCEL {run}", what, text, "Cancel the run", f"/runs/{run}")
 
 
 @post("/runs/{run:int}/cancel")

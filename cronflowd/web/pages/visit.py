@@ -167,6 +167,10 @@ class Visit(Asker):
 
         return Stream(pieces(), media_type=MediaType.HTML)
 
+    def sure(self, line: str, what: str, text: str, button: str, back: str, **form: str) -> Page:
+        """Asks before anything is gone; `form` is sent to the same path by whoever is sure."""
+        return self.page("sure.html", line, title=what, text=text, button=button, back=back, sent=form)
+
     def go(self, path: str, done: str = "") -> Redirect:
         """On to another page, which says what was done."""
         mark = "&" if "?" in path else "?"

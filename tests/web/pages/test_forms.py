@@ -184,3 +184,41 @@ async def test_a_time_that_is_none_is_told_where_a_pause_was_typed(tmp_path: Pat
         answer = await _send(browser, "/pause", **(form | {"what": "a", "until": "2h"}))
         assert (answer.status, answer.headers["location"]) == (303, "/jobs/a?done=paused")
         assert (await _send(browser, "/pause", **(form | {"what": "b"}))).status in (404, 422)
+
+
+@pytest.mark.parametrize(
+    ("path", "form", "line", "gone"),
+    [
+        ("/users", {"deed": "remove", "name": "bob"}, "USER LIST", "bob"),
+        ("/tokens", {"deed": "revoke", "name": "1"}, "TOKEN LIST", "ci"),
+        ("/secrets", {"deed": "remove", "name": "db"}, "SECRET LIST", "db"),
+        ("/heartbeats", {"forget": "yes", "name": "offsite"}, "EXPECTS", "offsite"),
+    ],
+)
+async def test_what_cannot_be_taken_back_is_asked_first(
+    tmp_path: Path, path: str, form: dict[str, str], line: str, gone: str
+) -> None:
+    """One touch beside the right one, and a secret was gone that nobody can show again."""
+    async with _house(tmp_path) as (browser, daemon):
+        for said in (
+            "USER ADD bob role=user",
+            "TOKEN ADD name=ci",
+            "SECRET PUT db x",
+            "EXPECT offsite every=1d",
+        ):
+            await daemon.say(said)
+        asked = await _send(browser, path, **form)
+        assert (asked.status, f'href="{path}"' in asked.text) == (200, True)
+        assert gone in [row["name"] for row in await daemon.say(line)]
+        sent = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', asked.text))
+        assert (await _send(browser, path, **{key: sent[key] for key in sent if key != "csrf"})).status == 303
+        assert gone not in [row["name"] for row in await daemon.say(line)]
+
+
+async def test_a_new_password_is_asked_for_twice_and_shown_once(tmp_path: Path) -> None:
+    """The old one, and all its sessions, end with it."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("USER ADD bob role=user")
+        form = {"deed": "password", "name": "bob"}
+        assert "Make a new password: bob?" in (await _send(browser, "/users", **form)).text
+        assert "shown once" in (await _send(browser, "/users", **form, sure="yes")).text
