@@ -204,8 +204,12 @@ class Feed:
         said = line("WATCH", "tasks", "runs", "workers", "accounts", since=last or None)
         async with self._daemon.follow(said, GATEWAY) as connection:
             begins = await connection.begin()
+            upto = (int(begins["seq"]), math.inf)
+            if self._upto and upto < self._upto:  # another history, as after a restore: all of it is new
+                self.kept.clear()
+                self._after, self._upto = str(begins["seq"]), ALL
             self._after = self._after or str(begins["seq"])
-            self._upto = self._upto or (int(begins["seq"]), math.inf)
+            self._upto = self._upto or upto
             for reader in self.readers:
                 self._place(reader)
             begun.set()

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from cronflowd.web import events
+from cronflowd.web.line import Unreachable
 from tests.lib.asgi import Browser
 from tests.lib.waiting import PATIENCE_S
 from tests.lib.web_api import API, an_api
@@ -159,6 +160,41 @@ def test_what_the_first_to_come_back_has_missed_is_told_to_him_alone(tmp_path: P
             feed.readers.clear()
 
     trio.run(look)
+
+
+class Restored:
+    """A daemon that goes away, and comes back with a journal of before."""
+
+    def __init__(self) -> None:
+        self._lives = [(9, [10]), (4, [4, 5])]  # how far its journal is then, and what it tells of
+
+    @asynccontextmanager
+    async def follow(self, said: str, caller: object) -> AsyncIterator[Restored]:
+        self._upto, self._told = self._lives.pop(0)
+        yield self
+
+    async def begin(self) -> dict[str, Any]:
+        return {"seq": self._upto}
+
+    async def read_row(self) -> dict[str, Any]:
+        if not self._told and self._lives:
+            raise Unreachable("it is away")
+        if not self._told:
+            await trio.sleep_forever()
+        return {"seq": (seq := self._told.pop(0)), "id": None, "event": "task", "jobName": f"at {seq}"}
+
+
+async def test_what_happens_after_a_restore_is_told_to_who_stayed(autojump_clock: object) -> None:
+    """Its numbers had been there before, by which each of those events was taken for known."""
+    daemon: Any = Restored()
+    feed, reader = events.Feed(daemon), events.Reader()
+    await feed.join(reader, None)
+    with trio.fail_after(PATIENCE_S):
+        while len(reader.events) < 3:
+            await reader.wait(PATIENCE_S)
+    assert [name_of(event) for event in reader.events] == ["at 10", "at 4", "at 5"]
+    assert [name_of(event) for event in feed.since("4") or ()] == ["at 4", "at 5"]
+    assert feed.since("10") is None
 
 
 @pytest.mark.parametrize("stays", [False, True], ids=["nobody else reads", "somebody reads"])
