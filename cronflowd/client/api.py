@@ -6,6 +6,7 @@ raises CronflowError; where nobody answers, it is an OSError.
 
 from __future__ import annotations
 
+import re
 import ssl
 from collections.abc import Callable
 from typing import Any, Self
@@ -98,7 +99,7 @@ class Client:
                 raise CronflowError("bad-option", f"{value!r} is no text and no number", f"args.{name}")
         return self._calls.execute_job_now(_word(ref), args or {})
 
-    def cancel_execution(self, run: int) -> Json:
+    def cancel_execution(self, run: int | str) -> Json:
         """Ends a run."""
         return self._calls.cancel_execution(_run(run))
 
@@ -109,11 +110,11 @@ class Client:
         _check(limit=(limit, MAX_LIMIT))
         return self._calls.get_executions(None if ref is None else _word(ref), state, limit)
 
-    def get_execution(self, run: int) -> Json:
+    def get_execution(self, run: int | str) -> Json:
         """One run, as it is now."""
         return self._calls.get_execution(_run(run))
 
-    def get_log(self, run: int) -> list[Json]:
+    def get_log(self, run: int | str) -> list[Json]:
         """The lines that a run wrote: `level` and `text`."""
         return self._calls.get_log(_run(run))
 
@@ -181,10 +182,11 @@ def _word(ref: int | str) -> str:
     return str(ref)
 
 
-def _run(run: object) -> int:
-    if not isinstance(run, int) or run < 1:
+def _run(run: int | str) -> int:
+    """Its number, which may be a text, as whoever was called with it has it. Raises CronflowError."""
+    if not re.fullmatch("[1-9][0-9]{0,17}", str(run)):
         raise CronflowError("not-found", f'there is no execution "{str(run)[:80]}"')
-    return run
+    return int(run)
 
 
 def _check(**given: tuple[int, int]) -> None:

@@ -70,6 +70,7 @@ def test_a_job_is_made_run_and_removed(client: Client) -> None:
     assert client.get_log(run["id"]) == [
         {"level": "info", "text": "world"}, {"level": "error", "text": "oh"},
     ]  # fmt: skip
+    assert client.get_execution(str(run["id"]))["id"] == run["id"]
     status = client.getJobStatus(job["id"])
     assert (status["lastRun"]["status"], status["running"]) == ("ok", [])
     assert client.update_job(job["id"], {"maxRetries": 5, "enabled": False})["status"] == "paused"
