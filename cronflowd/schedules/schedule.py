@@ -453,18 +453,22 @@ def _parse_words(text: str, tz: str) -> Schedule:
     return Cron(text, tz, zone, times, rule.is_fixed, rule=rule)
 
 
+def comes_once(text: str) -> bool:
+    """Whether a schedule is one moment: `@at`, or words that count from now."""
+    word = _BLANKS.split(text.strip(" \t"), maxsplit=1)[0]
+    return word == "@at" or word.lower() in ("in", "today", "tomorrow")
+
+
 def settle_schedule(text: str, tz: str, now: datetime) -> str:
     """A schedule's text as it may be kept: one that counts from now becomes `@at` with its instant.
 
     That is `in 10 minutes`, and `@at "tomorrow at 8 AM"`. Any other text comes back as it is,
     also one that `parse_schedule` will refuse.
     """
-    if text[:1] in "*0123456789":  # as most are
+    if text[:1] in "*0123456789" or not comes_once(text):  # as most are
         return text
     stripped = text.strip(" \t")
     word, *rest = _BLANKS.split(stripped, maxsplit=1)
-    if word != "@at" and word.lower() not in ("in", "today", "tomorrow"):
-        return text
     argument = _strip_quotes("".join(rest)) if word == "@at" else stripped
     moment_at = parse_moment_phrase(argument, tz, now)
     return f"@at {moment_at:%Y-%m-%dT%H:%M:%SZ}" if moment_at else text

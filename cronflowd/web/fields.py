@@ -20,6 +20,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from ..base.errors import Refusal
 from ..base.names import NAME
 from ..base.nearest import meant
+from ..schedules.schedule import comes_once
 from ..tasks.kinds import WHOSE, rule_of
 from ..tasks.options import MASK
 from .bodies import explain
@@ -463,7 +464,7 @@ def _say_schedule(words: Words, body: JobBody, old: Job | None) -> None:
         (text,), field = texts, next(iter(said))
         if not said[field].strip():
             raise Wrong("bad-schedule", f"no {_camel(field)}: when is it to run?", _camel(field))
-        is_once = field == "scheduled_at" or text.startswith("@at")
+        is_once = comes_once(text)
         if kind == "immediate" or (kind and (kind == "scheduled") != is_once):
             raise Wrong("bad-option", f"{_camel(field)} is not for {kind}", "scheduleType")
         words.say("schedule", text, _camel(field))

@@ -260,6 +260,7 @@ def test_of_two_timeouts_the_shorter_one_counts(of_job: int | None, of_payload: 
         ({"command": "x"}, "cronExpression"),
         ({"command": "x", "scheduleType": "scheduled"}, "scheduledAt"),
         ({"command": "x", "scheduleType": "immediate", **EVERY_DAY}, "scheduleType"),
+        ({"command": "x", "scheduleType": "recurring", "schedule": "in 10 minutes"}, "scheduleType"),
         ({"command": "x", "schedule": "@daily", "cronExpression": "@hourly"}, "schedule"),
         (EVERY_DAY, "command"),
         ({"command": "", **EVERY_DAY}, "command"),

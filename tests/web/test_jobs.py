@@ -333,7 +333,7 @@ def test_a_moment_may_be_said_in_words(tmp_path: Path) -> None:
         async with an_api(tmp_path) as (browser, _):
             for name, when in (
                 ("a", {"scheduledAt": "tomorrow at 8 AM", "timezone": "Asia/Tokyo"}),
-                ("b", {"schedule": "tomorrow at 8 AM in Asia/Tokyo"}),
+                ("b", {"schedule": "tomorrow at 8 AM in Asia/Tokyo", "scheduleType": "scheduled"}),
             ):
                 job = (await browser.post(f"{API}/jobs", {"name": name, "command": "x", **when})).data
                 assert (job["scheduleType"], job["scheduledAt"]) == ("scheduled", "2030-01-01T23:00:00Z")
