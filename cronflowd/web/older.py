@@ -117,10 +117,10 @@ async def list_jobs(
     status: Annotated[str | None, QueryParameter()] = None,
     tag: Annotated[str | None, QueryParameter()] = None,
     page: Page = 1,
-    limit: Annotated[int, QueryParameter(ge=1, le=MAX_ROWS)] = MAX_ROWS,
+    limit: Annotated[int, QueryParameter(ge=1)] = MAX_ROWS,
 ) -> Response[list[dict[str, Any]]]:
     """All of them, so far as a page can hold them; a header tells how many there are."""
-    rows, told = await asker.hold(list_rows(page, limit, {"status": status, "tag": tag}))
+    rows, told = await asker.hold(list_rows(page, min(limit, MAX_ROWS), {"status": status, "tag": tag}))
     found = []
     for at in range(0, len(rows), CHUNK):
         found += await asker.hold(read_jobs(rows[at : at + CHUNK]))

@@ -77,10 +77,11 @@ async def add_user(asker: Who, data: JSONBody[NewUser]) -> Success[MadeUser]:
     name = data.id or account_name(data.name or (data.email or "").partition("@")[0])
     if not name:
         raise Refused(400, "bad-option", "whose account? A name or a mail address is wanted", "name")
+    title = _one_line(data.name, "name")
     try:
         said = line(
             "USER ADD", check_form(name, "account name"), role=data.role, email=data.email, uid=data.uid,
-            desc=_one_line(data.name, "name"), password=data.password,
+            desc=title, password=data.password,
         )  # fmt: skip
         answer = await asker.order(said)
     except Refusal as refusal:

@@ -77,6 +77,7 @@ def test_of_more_jobs_than_a_list_holds_the_number_is_told_and_the_next_page(tmp
                 found = await browser.get(f"{path}?limit=2&page=2")
                 assert [job["name"] for job in found.json] == ["c"]
                 assert found.headers["x-total-count"] == "3"
+                assert len((await browser.get(f"{path}?limit=5000")).json) == 3
 
     trio.run(ask)
 

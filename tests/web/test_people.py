@@ -205,6 +205,7 @@ BOB = {"name": "bob", "email": "bob@example.org"}
     [
         ("users", {}, 400, "name"),
         ("users", {"id": "b b"}, 400, "id"),
+        ("users", {"id": "ann", "name": "An\nn"}, 400, "name"),
         ("users", {"name": "ann", "email": "nowhere"}, 400, "email"),
         ("users", {"name": "ann", "password": "short"}, 400, "password"),
         ("users", {"name": "ann", "role": "king"}, 400, "role"),
