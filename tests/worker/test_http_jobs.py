@@ -182,6 +182,19 @@ async def test_nobody_there_is_told_from_no_such_name(monkeypatch: pytest.Monkey
     assert ended.why.startswith("no-such-host.invalid: ")
 
 
+async def test_a_name_that_cannot_be_looked_up_for_want_of_a_thread_is_told_as_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where other jobs had used up all processes, it was `a fault of the worker`, with a traceback."""
+
+    async def without(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", without)
+    ended = await carry_out(make_job("GET http://example.org/"))
+    assert (ended.exit, ended.why[:41]) == (6, "example.org: no thread can be started (ul")
+
+
 async def test_a_connection_that_does_not_come_about_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A firewall that drops everything must not hold a slot for ever."""
 

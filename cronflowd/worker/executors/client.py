@@ -24,6 +24,7 @@ from attrs import define, frozen
 
 from ... import __version__
 from ...base.addresses import why_refused
+from ...host import threads
 from ...tasks.kinds import expects
 from . import remote as r
 from .job import NOT_RUNNABLE, Ended, Job
@@ -182,7 +183,8 @@ class Network(httpcore2.AsyncNetworkBackend):
 
 async def _look_up(host: str, port: int) -> list[str]:
     try:
-        found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
+        with threads.wanted():
+            found = await trio.socket.getaddrinfo(host, port, type=trio.socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise r.Failure(r.NO_HOST, f"{host}: {getattr(error, 'strerror', None) or error}") from None
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
