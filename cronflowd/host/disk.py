@@ -245,8 +245,8 @@ def make_directory(path: Path) -> None:
     with or_fatal(f"{path}: cannot make the directory"):
         made = [each for each in (path, *path.parents) if not each.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path in made:
-            path.chmod(0o700)  # whatever the umask: one that is for files alone would let nobody in
+        if path in made and ~path.stat().st_mode & stat.S_IRWXU:
+            path.chmod(0o700)  # a umask that is for files alone would let nobody in
         for each in made:
             sync_directory(each.parent)
 

@@ -225,6 +225,18 @@ def test_a_directory_is_its_owner_s_whatever_the_umask(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
+def test_a_disk_that_knows_no_modes_takes_a_new_directory_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT lets no mode be set that it cannot keep, and shows one that will do."""
+
+    def refused(path: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "chmod", refused)
+    lock_directory(tmp_path / "data").close()
+
+
 def test_a_directory_that_cannot_be_made_is_73(tmp_path: Path) -> None:
     """systemd shows the exit code before anybody reads the log."""
     (tmp_path / "file").write_text("")
