@@ -148,6 +148,8 @@ def restore(file: Path, data: Path, force: bool = False) -> int:
         try:
             about, count = _unpack(file, unpacked)
             _verify(file, unpacked)
+            for each in (data, unpacked):  # sessions are numbered on from there: none of before may go on
+                (each / WEB_KEY_NAME).unlink(missing_ok=True)
             disk.write_atomically(unpacked / RESTORED, [])
         except BaseException:
             shutil.rmtree(unpacked, ignore_errors=True)

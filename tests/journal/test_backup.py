@@ -78,6 +78,21 @@ def test_whoever_restores_secrets_is_told_to_bring_their_key(
     assert said not in capsys.readouterr().out
 
 
+def test_nobody_is_signed_in_any_more_after_a_restore(
+    life: Life, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers of sessions are given again from there on: one that was ended would be somebody's once more."""
+    with monkeypatch.context() as older:
+        older.setattr(backup, "_NOT_TAKEN", ("lock", "key", "order.key"))
+        file = make(life)
+    for force in (False, True):
+        assert backup.restore(file, tmp_path / "new", force) == Exit.OK
+        assert not (tmp_path / "new/web.key").exists()
+        for key in ("key", "web.key"):
+            (tmp_path / "new" / key).write_text("of this machine\n")
+    assert (tmp_path / "new/key").read_text() == "of this machine\n"
+
+
 def test_the_rest_of_a_batch_that_is_being_written_is_left_out(life: Life, tmp_path: Path) -> None:
     """What is not on disk yet was promised to nobody."""
     upto = life.journal.open_segment
