@@ -26,7 +26,7 @@ from ..engine import facts as f
 from ..engine.state import State
 from ..host.disk import DISK, free_name, lock_directory, of_file, plain, sync_directory, write_atomically
 from ..host.logs import tell
-from ..host.vault import KEY_NAME
+from ..host.vault import KEY_NAME, WEB_KEY_NAME
 from . import apart, files, history, tasks_file
 from .gaps import gaps
 from .journal import set_aside
@@ -361,6 +361,8 @@ def _mend_journal(broken: Corrupt, replay: Replay, fix: bool) -> Iterator[str]:
         yield f"{path.name}: set aside"
         if fix:
             _rename(path)
+    if fix:  # sessions at the HTTP door are numbered on from there: none of before may go on
+        replay.directory.with_name(WEB_KEY_NAME).unlink(missing_ok=True)
     if replay.last:
         yield f"the daemon will go on after record {replay.last}; all later ones are lost to it"
 

@@ -165,6 +165,21 @@ def test_damage_in_the_middle_keeps_the_longest_prefix(
     assert path == segments(life)[-1]
 
 
+def test_where_records_are_lost_nobody_is_signed_in_any_more(life: Life) -> None:
+    """Numbers of sessions are given again then, as after a restore; a torn end was promised to nobody."""
+    key = life.data / "web.key"
+    key.touch()
+    with segments(life)[-1].open("ab") as file:
+        file.write(b'{"seq":')
+    assert check(life.data, fix=True) == Exit.OK
+    assert key.exists()
+    damage(segments(life)[1])
+    assert check(life.data) == Exit.CORRUPT
+    assert key.exists()
+    assert check(life.data, fix=True) == Exit.OK
+    assert not key.exists()
+
+
 def test_a_missing_segment_keeps_what_stands_before_it(
     life: Life, capsys: pytest.CaptureFixture[str]
 ) -> None:
