@@ -387,6 +387,7 @@ def test_what_was_typed_is_there_again_when_a_session_ended_amid_the_form(
     page.context.add_cookies([each | {"value": "x" + each["value"]} for each in held])
     page.get_by_role("button", name="Add the job").click()
     see(page, "main", "Your session has ended")
+    page.wait_for_load_state()  # nobody signs in before the page's script has run
     page.get_by_label("Name or mail address").fill("ann")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
@@ -401,6 +402,8 @@ def test_what_was_typed_is_there_again_when_a_session_ended_amid_the_form(
     page.get_by_label("When", exact=True).fill("@yearly")
     page.context.clear_cookies()
     page.get_by_role("button", name="Add the job").click()
+    see(page, "h1", "Sign in")
+    page.wait_for_load_state()
     page.get_by_label("Name or mail address").fill("eve")
     page.get_by_label("Password").fill(house.daemon.ask("USER ADD eve role=user")[0].split()[1])
     page.get_by_role("button", name="Sign in").click()
