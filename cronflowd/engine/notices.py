@@ -210,7 +210,8 @@ class _Writer:
         """What counts against the limit now."""
         until_at = told.since_at + timedelta(seconds=self._limits.notify_limit[1])
         is_lately = told.since_at <= self._now < until_at
-        return told if is_lately else replace(told, since_at=self._now, given=0)
+        # Of which none counts, since its opposite was told, the time begins with the next.
+        return told if is_lately and told.given else replace(told, since_at=self._now, given=0)
 
     def _send(self, notice: Notice, target: Target) -> None:
         kind, command, payload = _FORMS[target.form](notice, target.address)

@@ -97,6 +97,19 @@ def test_one_in_an_hour_and_the_others_are_counted() -> None:
     assert driver.state.told["task:1", "failure"].withheld == 0
 
 
+def test_the_hour_of_a_limit_begins_with_what_was_told_in_it() -> None:
+    """It began with what was told before the opposite: one failure was told twice in half an hour."""
+    driver = a_driver()
+    driver.line(f"ADD name=a {MAIL} @daily x")
+    told_at = []
+    for minute, code in ((0, 1), (30, 0), (40, 1), (70, 1), (99, 1), (100, 1)):
+        driver.now = START + timedelta(minutes=minute)
+        before = len(said(driver))
+        run(driver, "a", code)
+        told_at += [minute] * ("a failed (exit 1)" in said(driver)[before:])
+    assert told_at == [0, 40, 100]
+
+
 def test_the_limit_is_for_each_task_and_event() -> None:
     """One noisy job must not hide that another one failed, nor that it is well again itself."""
     driver = a_driver()
