@@ -231,11 +231,24 @@ class Hindsight:
         reply = views.list_runs(state, question, older, now, lambda: past.was_cut)
         if (run := question.run) is None:
             older += await past.older(wanted, question)
-        elif run < state.next_run:
-            known = [row.attempt for row in state.outcomes.get(run, ())]
-            known += [state.runs[run].attempt] if run in state.runs else []
-            older += await past.of_run(run, wanted) if 1 not in known else ()
+        elif not self._is_whole(run):
+            older += await past.of_run(run, wanted)
         return reply
+
+    def _is_whole(self, run: int) -> bool:
+        """Whether memory has all attempts of a run."""
+        state = self._core.state
+        known = [row.attempt for row in state.outcomes.get(run, ())]
+        known += [state.runs[run].attempt] if run in state.runs else []
+        return 1 in known or run >= state.next_run or not state.history_from_seq
+
+    async def _attempts(self, run: int) -> list[Outcome]:
+        """All attempts of a run that have ended, the first one first."""
+        rows, asked = list(self._core.state.outcomes.get(run, ())), q.ListRuns(None, run=run)
+        if self._is_whole(run):
+            return rows
+        wanted = views.wanted_outcomes(asked, self._core.state, self._core.now())
+        return (await self._past(asked).of_run(run, wanted))[::-1] + rows
 
     def _past(self, about: q.ListRuns | None = None) -> Past:
         return Past(self._core, self._data, self.index, about)
@@ -272,7 +285,7 @@ class Hindsight:
                 return _why_reply(why.explain_never(state, task), "not-due")
             return _why_reply(*why.explain_unknown(state, task, at, now))
         blamed = why.blamed_runs(found.outcomes)
-        others = [row for run in blamed for row in state.outcomes.get(run, [])]
+        others = [row for run in blamed for row in await self._attempts(run)]
         other = why.Found([state.runs[run] for run in blamed if run in state.runs], others)
         remarks = await self._remarks(found)
         rows, disposition = why.explain_found(state, task, at, found, remarks, other)
