@@ -89,7 +89,7 @@ def summarize(state: State, now: datetime) -> Reply:
         states, failed = yield from count_states(state, now)
         yield "tasks", states.total()
         yield from ((f"tasks-{word}", number) for word, number in sorted(states.items()))
-        yield "failed-now", failed
+        yield "failed-now", failed + len(state.unheard)  # as many as FAILED lists
         yield "since", balance.since_at
         yield from ((f"fires-{name}", balance.ends[name]) for name in DISPOSITIONS)
         yield "success", success_of(balance.ends)
