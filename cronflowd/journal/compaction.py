@@ -52,6 +52,7 @@ _KEPT_KIND = re.compile(
     rb'(?:"more":true,)?"(?:run|task)":([0-9]+),'
 )
 _ENDED, _OUTPUT, _PASSED = b"RunEnded", b"OutputReceived", b"FiresPassed"
+_LATE = b'[0,{"code":"late-report",'  # which no output of a job looks like: its quotes are escaped
 _DUE = re.compile(rb'"due_at":"([^"]*)"')
 _TASK = re.compile(rb'"task":([0-9]+),')
 
@@ -150,6 +151,7 @@ class Survey:
     passed: list[tuple[int, int, str, int]] = Factory(list)  # fires that never ran: seq, task, when, bytes
     parts: defaultdict[tuple[int, bytes], Part] = Factory(lambda: defaultdict(Part))  # by run and kind
     deeds: list[tuple[int, str, int]] = Factory(list)  # who did what: seq, when, bytes
+    late: list[tuple[int, int, str, int]] = Factory(list)  # reports that came late: seq, run, when, bytes
 
     def add(self, line: bytes) -> None:
         """One more record, as it stands in the file."""
@@ -167,6 +169,8 @@ class Survey:
         part = self.parts[number, kind]
         part.seqs.append(seq)
         part.size += size_of_output(line) if kind == _OUTPUT else len(line)
+        if kind == _OUTPUT and _LATE in line:
+            self.late.append((seq, number, at, len(line)))
         is_final = kind == _ENDED and b'"final":true' in line
         if is_final and (task := _TASK.search(line)) and (due := _DUE.search(line)):
             self.ended.append((number, int(task[1]), at, due[1].decode()))
@@ -183,6 +187,7 @@ class Sieve:
         self._deed_bytes = 0
         self._state = state
         self._outputs: set[int] = set()  # runs whose output is kept
+        self._met: set[int] = set()  # runs whose end was met
         self.gone: set[int] = set()  # runs whose end was met and whose output is not kept
         self._tally: Counter[tuple[int, bytes]] = Counter()  # of each task: runs, bytes of output, fires
         # Runs whose end is kept and whose beginning may stand in an older piece than their end.
@@ -203,6 +208,11 @@ class Sieve:
                 records.add(seq)
         records.update(seq for key in kept for seq in survey.parts[key].seqs)
         oldest = _format(self.now - min(DEEDS_FOR, self.now - EPOCH))
+        self._met.update(run for run, *_ in survey.ended)
+        for seq, run, at, size in reversed(survey.late):
+            # Its run's end stands in an older piece, and nobody knows yet whether that is kept.
+            if at >= oldest and run not in self._met and self._takes(size):
+                records.add(seq)
         for seq, at, size in reversed(survey.deeds):
             fits = self._deed_bytes + size <= self.history_bytes // DEEDS_SHARE
             if at >= oldest and fits and self._takes(size):

@@ -445,6 +445,23 @@ def test_a_run_that_has_not_ended_keeps_its_output(tmp_path: Path) -> None:
     life.close()
 
 
+def test_a_report_that_came_late_is_told_whichever_file_it_stands_in(tmp_path: Path) -> None:
+    """LOG tells of it; behind the file that its run ended in, a compaction let it go."""
+    life = Life(tmp_path)
+    life.add_task(keep="100,30d")
+    first = life.run(1, "first")
+    for _ in range(60):
+        life.run(1, "short " * 20)
+    life.compact()
+    late = {"code": "late-report", "worker": "w2", "attempt": 1, "exit": 0}
+    life.say(f.OutputReceived(first, 1, [[0, late]]))
+    for _ in range(15):  # fewer, or they would come into one file with the older ones
+        life.run(1, "short " * 20)
+    life.compact()
+    assert history.output(tmp_path, first) == [(1, "first"), (0, late)]
+    life.close()
+
+
 def test_every_attempt_of_a_kept_run_is_kept(tmp_path: Path) -> None:
     """They are rows of one run."""
     life = Life(tmp_path, 1000)
