@@ -512,6 +512,8 @@ def _stop_all(runs: list[Run], why: Reason) -> tuple[list[f.Fact], list[Message]
     facts: list[f.Fact] = []
     messages: list[Message] = []
     for run in runs:
+        if run.state == "stopping":
+            continue
         more, lines = stop(run, "cancelled", why)
         facts += more
         messages += lines
@@ -528,12 +530,14 @@ def stop(run: Run, state: str, why: Reason) -> tuple[list[f.Fact], list[Message]
     """Ends a run that waits; tells the worker of one that does not."""
     if run.state in WAITING:
         return ended_waiting(run, state, why), []
-    if run.state == "stopping":
+    if run.ends_as in (state, "cancelled"):
         return [], []
     assert run.worker is not None
     told = remark(run, reason("told-to-end", why=why, worker=run.worker))
     stopping = f.RunStopping(run.id, run.attempt, state)
-    return [told, stopping], [(run.worker, f"KILL {run.id} {run.attempt}")]
+    # A worker that was told of a timeout knows. It ends as this now, or another attempt would follow.
+    kill = [(run.worker, f"KILL {run.id} {run.attempt}")] if run.state != "stopping" else []
+    return [told, stopping], kill
 
 
 def after_end(state: State, run: Run, facts: list[f.Fact]) -> list[f.Fact]:

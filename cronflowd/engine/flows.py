@@ -188,7 +188,7 @@ def _running(state: State, flow: FlowRun, task_id: int) -> list[Run]:
     task = state.tasks.get(task_id)
     numbers = task.runs if task else state.orphans.get(task_id, ())
     runs = [state.runs[number] for number in numbers]
-    return [run for run in runs if run.flow == flow.number and run.state != "stopping"]
+    return [run for run in runs if run.flow == flow.number and run.ends_as != "cancelled"]
 
 
 def _start_member(state: State, order: o.StartMember, now: datetime, limits: Limits) -> Decision:

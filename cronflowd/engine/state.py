@@ -325,7 +325,8 @@ def _output_received(state: Tables, fact: f.OutputReceived, at: datetime, seq: i
 
 def _run_stopping(state: Tables, fact: f.RunStopping, at: datetime, seq: int) -> None:
     run = state.runs[fact.run]
-    run.move("stopping")
+    if run.state != "stopping":  # or it is cancelled after its time was up
+        run.move("stopping")
     run.ends_as = fact.why
     state.lease(run, at + STOP_LEASE)
 

@@ -164,6 +164,26 @@ def test_cancel_ends_what_waits_kills_what_runs_and_starts_no_more() -> None:
     assert life.running == ["b", "c"]
 
 
+@pytest.mark.parametrize("verbs", [("RUN a", "CANCEL 1"), ("FLOW a RUN", "FLOW a CANCEL")])
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_what_is_cancelled_while_it_is_told_that_its_time_is_up_is_not_tried_again(
+    verbs: tuple[str, str], is_killed: bool
+) -> None:
+    """CANCEL answered OK and changed nothing, and retry= went on; a flow that was cancelled never ended."""
+    life = Life(["ADD name=a retry=fixed:3:10s timeout=20s @daily a", "ADD name=b after=a @after b"])
+    life.line(verbs[0])
+    life.wait(20)
+    assert life.state.runs[1].ends_as == "timeout"
+    life.says(verbs[1])
+    if is_killed:
+        life.killed()
+    life.do(o.ReportEnded("w", 1, 1, 143, {}))
+    life.wait(60)
+    assert not life.state.runs
+    assert not life.state.flows.active
+    assert [(row.run, row.state) for row in life.state.recent if row.run] == [(1, "cancelled")]
+
+
 def test_one_at_a_time() -> None:
     """Two runs of one flow would mix their results, and nobody could tell whose they are."""
     life = Life()
