@@ -57,6 +57,7 @@ class EngineMachine(RuleBasedStateMachine):
         self.connected: set[str] = set()
         self.fired: Counter[tuple[int, object]] = Counter()
         self.ended: Counter[int] = Counter()
+        self.ended_away: set[int] = set()  # runs whose task was gone then: UNDO brings it back without them
         self.seen = self.counted = 0
         self.account: Counter[str] = Counter()
         self.can_read_moon = True
@@ -256,7 +257,10 @@ class EngineMachine(RuleBasedStateMachine):
         state = self.driver.state
         for line in self.driver.journal[self.seen :]:
             if b'"fact":"RunEnded"' in line and b'"final":true' in line:
-                self.ended[orjson.loads(line)["run"]] += 1
+                record = orjson.loads(line)
+                self.ended[record["run"]] += 1
+                if record["task"] not in state.tasks:
+                    self.ended_away.add(record["run"])
         self.seen = len(self.driver.journal)
         assert all(times == 1 for times in self.ended.values()), self.ended
         assert not (set(state.runs) & set(self.ended))
@@ -296,6 +300,7 @@ class EngineMachine(RuleBasedStateMachine):
             last = {row.run: row for row in rows if row.run}  # of a run, its last attempt
             ends = [row for row in rows if row.run is None or row is last[row.run]]
             ends = [row for row in ends if row.state not in ("cancelled", "skipped")]
+            ends = [row for row in ends if row.run not in self.ended_away]
             good = max((number for number, row in enumerate(ends, 1) if row.state == "ok"), default=0)
             told = task.failure and (task.failure.since_at, task.failure.run, task.failure.state)
             bad = ends[good:]
