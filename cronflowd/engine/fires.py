@@ -118,7 +118,7 @@ def fire(state: State, task: Task, now: datetime, first_run: int) -> Decision:
     if following is not None and following <= now:
         if task.spec.options.catchup == "all":
             cutoff = now - timedelta(seconds=max(task.spec.options.grace_s, MIN_GRACE_S))
-            if first < cutoff and (last := moments.latest(first, cutoff, anchor)):
+            if first < cutoff and (last := moments.latest(first, cutoff - TICK, anchor)):
                 return Decision(pass_range(state, task, first, last, "missed", reason("grace")))
         else:
             newest = moments.latest(first, now, anchor) or first

@@ -44,6 +44,20 @@ def test_a_moment_that_is_due_when_its_task_is_changed_is_not_lost(change: str) 
     assert queued["due_at"] == "2030-01-01T12:01:00Z"
 
 
+@pytest.mark.parametrize("late_s", [600, 1200, 1800, 1801, 3000])
+def test_catching_up_all_runs_what_is_exactly_as_late_as_it_may_be(late_s: int) -> None:
+    """At most grace= ago is within it, whether or not older moments were missed."""
+    driver = Driver()
+    driver.line("ADD name=job catchup=all grace=10m overlap=allow @every 10m job")
+    driver.now += timedelta(seconds=late_s)
+    driver.pump()
+    runs = [record["due_at"] for record in journaled(driver, "RunQueued")]
+    assert len(runs) == late_s // 600 - sum(record["count"] for record in journaled(driver, "FiresPassed"))
+    assert runs == [
+        f"2030-01-01T12:{at}0:00Z" for at in range(late_s // 600 + 1) if at and late_s - 600 * at <= 600
+    ]
+
+
 def test_a_moment_that_is_due_when_a_file_is_loaded_is_not_lost() -> None:
     """LOAD keeps a task of the same name; what it owed by its old definition is told."""
     driver = due_task("")
