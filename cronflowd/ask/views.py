@@ -456,7 +456,9 @@ def moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[Mom
         is_paused = state.is_paused(task, at)
         left -= not (is_off or is_paused or remark == "skipped")
         told = "skipped-by-calendar" if is_off else "skipped-unreadable" if spec.unread else remark
-        yield local, at, told or ("paused" if is_paused else "")
+        if is_paused and not told.startswith("skipped"):
+            told = "paused"  # whatever the clock does then
+        yield local, at, told
 
 
 # --- seeing ahead; None among the rows: a good moment to let others have a turn ---

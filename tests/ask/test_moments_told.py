@@ -1,4 +1,4 @@
-"""A clock that was set back by less than three hours: what is told of the moments that it shows again."""
+"""NEXT and DST when a pause, or a clock that was set back, takes moments out that the clock still shows."""
 
 from __future__ import annotations
 
@@ -90,6 +90,18 @@ def test_dst_tells_no_change_that_a_clock_set_back_only_shows_again() -> None:
     query = q.ShowClockChanges(None, driver.now + AHEAD)
     found = [row[1] for row in views.clock_changes(driver.state, query, driver.now) if row]
     assert found == ["tonight", "tonight"]
+
+
+@pytest.mark.parametrize("day", ["2030-03-31", "2030-10-27"])
+def test_a_moment_that_a_pause_takes_out_is_told_as_that_whatever_the_clock_does(day: str) -> None:
+    """`moved` says that it fires after the jump; and of all tasks, only the first of them is told."""
+    driver = Driver()
+    driver.now = datetime.fromisoformat(f"{day}T00:00:00+00:00")
+    driver.line("ADD name=night tz=Europe/Paris 10,20,30,40 2 * * * x")
+    driver.line("PAUSE night")
+    rows = told(views.show_next(driver.state, q.ShowNext("night", "", "", 4, None), driver.now))
+    assert [row[2] for row in rows] == ["paused"] * 4
+    assert len(told(overview.next_of_all(driver.state, NEXT_ALL, driver.now))) == 1
 
 
 def test_where_somebody_says_from_when_it_is_told_from_then() -> None:
