@@ -89,7 +89,7 @@ class Tables:
         self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were
         self.ledger = Ledger()  # the same, and how many were due, by time
         # The daemon and its clock.
-        self.tz = ""  # of the daemon that wrote last
+        self.tz = self.zones = ""  # of the daemon that wrote last, and which zone data it had
         self.started_at: datetime | None = None
         # By how much the clock was set, all in all. What is measured from one moment to a later one is kept
         # without it, in runs and their indexes, so nothing has to be moved when the clock is.
