@@ -149,7 +149,7 @@ def _moments_of_all(
         if waiting and (not coming or waiting[0][0] <= coming[0][0]):
             task = state.tasks.get(waiting.popleft()[1])
             if task:
-                put(task.id, moments_to_come(state, task, now))
+                put(task.id, moments_to_come(state, task, state.fires_after(task, now)))
         elif coming:
             at, task_id, row, rows = heappop(coming)
             if until_at and at > until_at:
@@ -237,29 +237,30 @@ def _counts(
     state: State, marks: Sequence[int], now: datetime, usual_s: dict[int, float]
 ) -> Iterator[tuple[Counts, int, float] | None]:
     """The moments of so many tasks alike, and the sum of what they usually take; None: others first."""
-    alike: dict[tuple[Moments, datetime], tuple[int, float]] = defaultdict(lambda: (0, 0.0))
+    alike: dict[tuple[Moments, datetime, int], tuple[int, float]] = defaultdict(lambda: (0, 0.0))
     for task in state.tasks.walk():
         if task is None:
             yield None
         elif task.is_notice or task.spec.unread:
             continue
         elif task.paused or state.paused_all or task.spec.options.skip or task.spec.options.count:
-            yield _counts_of(state, task, marks), 1, usual_s.get(task.id, 0.0)
+            yield _counts_of(state, task, marks, now), 1, usual_s.get(task.id, 0.0)
             yield None
         else:
             moments = task.spec.moments
-            key = moments, now if type(moments) is Cron else task.anchor_at
+            begin = to_seconds(state.fires_after(task, now))
+            key = moments, now if type(moments) is Cron else task.anchor_at, begin
             tasks, sum_s = alike[key]
             alike[key] = tasks + 1, sum_s + usual_s.get(task.id, 0.0)
-    for (moments, anchor_at), (tasks, sum_s) in alike.items():
-        yield moments.counts(marks, anchor_at), tasks, sum_s
+    for (moments, anchor_at, begin), (tasks, sum_s) in alike.items():
+        yield moments.counts([max(mark, begin) for mark in marks], anchor_at), tasks, sum_s
         yield None
 
 
-def _counts_of(state: State, task: Task, marks: Sequence[int]) -> Counts:
+def _counts_of(state: State, task: Task, marks: Sequence[int], now: datetime) -> Counts:
     """Of a task that does not fire at all its moments."""
     moments, options = task.spec.moments, task.spec.options
-    begin = to_seconds(state.paused_upto(task, to_instant(marks[0])))
+    begin = to_seconds(state.paused_upto(task, state.fires_after(task, now)))
 
     def within(begin: int, end: int) -> list[int]:
         return moments.counts([min(max(mark, begin), end) for mark in marks], task.anchor_at)

@@ -392,11 +392,14 @@ def prove(state: State, query: q.ProveLedger) -> Reply:
 def show_next(state: State, query: q.ShowNext, now: datetime) -> Reply:
     """NEXT: moments to come, with what is special about them."""
     from_at = max(query.from_at or now, to_instant(FIRST_S))
+    begin_at = from_at
     if query.schedule:
         rows = _asked_schedule(query, state, now).rows(from_at, now)
     else:
         task = find_task(state, query.ref)
-        rows = moments_to_come(state, task, from_at)
+        if query.from_at is None:
+            begin_at = state.fires_after(task, now)
+        rows = moments_to_come(state, task, begin_at)
         if query.tz:
             zone = load_zone(query.tz).info
             rows = ((at.astimezone(zone).isoformat(), at, remark) for _, at, remark in rows)
@@ -453,7 +456,9 @@ def moments_to_come(state: State, task: Task, from_at: datetime) -> Iterator[Mom
         is_paused = state.is_paused(task, at)
         left -= not (is_off or is_paused or remark == "skipped")
         told = "skipped-by-calendar" if is_off else "skipped-unreadable" if spec.unread else remark
-        yield local, at, told or ("paused" if is_paused else "")
+        if is_paused and not told.startswith("skipped"):
+            told = "paused"  # whatever the clock does then
+        yield local, at, told
 
 
 # --- seeing ahead; None among the rows: a good moment to let others have a turn ---
@@ -487,7 +492,7 @@ class _Share:
     @classmethod
     def of(cls, state: State, task: Task, begin: datetime, end: datetime) -> Generator[None, None, _Share]:
         """What a task has in (begin, end]."""
-        moments = task.spec.moments
+        moments, begin = task.spec.moments, state.fires_after(task, begin)
         end = yield from _last_counted(state, task, begin, end)
         if isinstance(moments, Timetable):
             shift = round(moments.shift.total_seconds())
@@ -537,7 +542,8 @@ def zone_differences(
         is_whole = share.spec.moments is share.spec.schedule and not share.spec.options.skip
         # What falls out below must not use up the rows that were asked for.
         own = Comparison(others, share.begin, share.end, MAX_OWN_DIFFERENCES)
-        comparison = shared if is_whole and share.end == query.until_at else own
+        is_whole &= (share.begin, share.end) == (now, query.until_at)
+        comparison = shared if is_whole else own
         told = 0
         for found in comparison.of(task.spec.schedule, share.anchor_at) if share.begin < share.end else ():
             moment = found and (found.old or found.new)

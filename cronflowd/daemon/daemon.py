@@ -292,7 +292,8 @@ class Daemon:
         restored = self.settings.data / RESTORED
         try:
             is_reboot = self.node is None or self.node.is_cold
-            self.core.submit(StartDaemon(__version__, self.settings.tz, restored.exists(), is_reboot))
+            tz, zones = self.settings.tz, data_version()
+            self.core.submit(StartDaemon(__version__, tz, restored.exists(), is_reboot, zones))
         except Refusal as refusal:
             raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
         await self.answers.files.large.finish_alone()

@@ -26,7 +26,7 @@ TOGETHER_BITS = 7  # of ids: so many tasks are read in one go
 MAX_ROW_BYTES = 64 * 1024  # so that they fit into a line of the journal
 
 _STATE = (
-    "next_task", "next_run", "paused_all", "paused_until_at", "paused_why", "tz", "last_step_s",
+    "next_task", "next_run", "paused_all", "paused_until_at", "paused_why", "tz", "zones", "last_step_s",
     "last_step_at", "jumped_upto_at",
 )  # fmt: skip
 _MEASURED = ("queued_at", "delayed_until_at", "sent_at", "started_at", "lease_until_at")

@@ -55,19 +55,20 @@ def _start(state: State, order: o.StartDaemon, now: datetime, limits: Limits) ->
     lease_until_at = now + timedelta(seconds=limits.lease_s)
     here = (worker.name for worker in state.workers.values() if worker.connected)
     facts += [f.WorkerLeft(name, reason("daemon-ended"), lease_until_at) for name in here]
-    facts.append(f.DaemonStarted(order.version, order.tz, lease_until_at, order.restored))
-    moved = bool(state.tz) and state.tz != order.tz
+    facts.append(f.DaemonStarted(order.version, order.tz, lease_until_at, order.restored, order.zones))
+    # In another zone, or with other zone data than the moments were found by.
+    moved, is_renewed = bool(state.tz) and state.tz != order.tz, state.zones != order.zones
     # One that shows a time before this program was written has not been set yet: see OLDEST_TIME.
     if back_s > BIG_STEP_S and now >= OLDEST_TIME:
         facts += reschedule(state, now)
-    elif moved:
-        facts += reschedule(state, undecided_from(state, now), zoneless=True)
+    elif moved or is_renewed:
+        facts += reschedule(state, undecided_from(state, now), zoneless=not is_renewed)
     # Without a moment: one that could not be read at the last start, and can be now.
     facts += look_again(
         Again(undecided_from(state, now), False),
         [task for task in state.tasks.made() if task.due_at is None],
     )
-    facts += expectations.rescheduled(state, now) if moved else ()
+    facts += expectations.rescheduled(state, now) if moved or is_renewed else ()
     messages: list[tuple[str, str]] = []
     first_run = state.next_run
     for task in state.tasks.made() if order.is_reboot else ():

@@ -514,6 +514,7 @@ class DaemonStarted(Fact):
     tz: str
     lease_until_at: datetime
     restored: bool = False  # from a backup: workers may have taken and ended what is only sent here
+    zones: str = ""  # which zone data it has: their version, and where they are
 
 
 class ClockStepped(Fact):
@@ -567,6 +568,7 @@ class StateCarried(Fact):
     next_flow: int = 1
     next_token: int = 1
     next_login: int = 1
+    zones: str = ""
 
 
 class TaskCarried(Fact, Standing):

@@ -118,7 +118,7 @@ def fire(state: State, task: Task, now: datetime, first_run: int) -> Decision:
     if following is not None and following <= now:
         if task.spec.options.catchup == "all":
             cutoff = now - timedelta(seconds=max(task.spec.options.grace_s, MIN_GRACE_S))
-            if first < cutoff and (last := moments.latest(first, cutoff, anchor)):
+            if first < cutoff and (last := moments.latest(first, cutoff - TICK, anchor)):
                 return Decision(pass_range(state, task, first, last, "missed", reason("grace")))
         else:
             newest = moments.latest(first, now, anchor) or first
@@ -133,11 +133,13 @@ def fire(state: State, task: Task, now: datetime, first_run: int) -> Decision:
     if chosen == newest:
         following = following if newest == first else None
         decision = _start_newest(state, task, newest, now, following, first_run)
+    elif (decided := _decided(task, chosen)) + 1 < moments.times_at(chosen, anchor):
+        decision = _start(state, task, chosen, "schedule", now, chosen, decided, first_run)
     else:
         begin = moments.next_after(chosen, anchor) or newest
         facts += pass_range(state, task, begin, newest, "missed", JUMPED_OVER)  # days off, all of them
         following = moments.next_after(newest, anchor)
-        decision = _start(state, task, chosen, "schedule", now, following, first_run=first_run)
+        decision = _start(state, task, chosen, "schedule", now, following, decided, first_run)
     decision.facts[:0] = facts
     return decision
 
@@ -150,7 +152,7 @@ def _newest_working(state: State, task: Task, newest: datetime, now: datetime) -
     at: datetime | None = newest
     while at is not None and at >= oldest:
         if not day_off(state, spec, at):
-            return at if moments.times_at(at, anchor) == 1 else newest
+            return at
         zone = spec.schedule.zone
         at = moments.latest(task.due_at - TICK, zone.begin(zone.day(at)) - TICK, anchor)
     return newest

@@ -356,6 +356,7 @@ class StartDaemon(Order):
     tz: str
     restored: bool = False  # the directory was made of a backup, and this is its first start
     is_reboot: bool = True  # @reboot fires; False where other nodes were there all the time
+    zones: str = ""  # which zone data it has
 
 
 class NoticeStep(Order):

@@ -514,7 +514,7 @@ def _notice_given(state: Tables, fact: f.NoticeGiven, at: datetime, seq: int) ->
 
 
 def _daemon_started(state: Tables, fact: f.DaemonStarted, at: datetime, seq: int) -> None:
-    state.tz, state.started_at = fact.tz, at
+    state.tz, state.zones, state.started_at = fact.tz, fact.zones, at
     state.untold = OrderedDict(state.unread)
     state.beats.give_grace(_beats_from(state, at))
     for worker in state.workers.values():

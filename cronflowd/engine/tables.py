@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from ..base.output import Line
 from ..base.walks import Numbered, Parted
 from ..schedules.calendars import Calendars
+from ..schedules.timetable import TICK
 from ..schedules.zones import EPOCH
 from ..tasks.options import COMMON, Common, Keep
 from ..tasks.reasons import Reason
@@ -88,7 +89,7 @@ class Tables:
         self.totals: dict[str, int] = {}  # fires by disposition, all tasks that ever were
         self.ledger = Ledger()  # the same, and how many were due, by time
         # The daemon and its clock.
-        self.tz = ""  # of the daemon that wrote last
+        self.tz = self.zones = ""  # of the daemon that wrote last, and which zone data it had
         self.started_at: datetime | None = None
         # By how much the clock was set, all in all. What is measured from one moment to a later one is kept
         # without it, in runs and their indexes, so nothing has to be moved when the clock is.
@@ -158,6 +159,14 @@ class Tables:
         """`at`, or the last moment that what pauses `task` then takes out."""
         end_at = self.pause_ends(task)
         return max(at, end_at - timedelta.resolution) if end_at else at
+
+    def fires_after(self, task: Task, now: datetime) -> datetime:
+        """After when the moments of `task` are still to come: `now`, but where a clock that was set back
+        shows times again of which all was decided. A task that is new since then has none of these."""
+        upto_at = self.decided_upto_at
+        if upto_at <= now:
+            return now
+        return max(now, min(upto_at, task.due_at - TICK)) if task.due_at else upto_at
 
     # --- tasks ---
 

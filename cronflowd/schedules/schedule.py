@@ -334,7 +334,7 @@ class Cron(Schedule):
                     yield _format_local(local, before.offset), to_instant(segment.start), "skipped"
             if segment.start <= now:
                 begin = max(begin, now + segment.offset + 1)
-            for local in moments(begin, end):
+            for local in moments(begin, min(end, LAST_S + segment.offset + 1)):
                 seen = segment.start
                 yield self._row(segment, local)
             before = segment

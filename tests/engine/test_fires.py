@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from collections import Counter
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -42,6 +43,41 @@ def test_a_moment_that_is_due_when_its_task_is_changed_is_not_lost(change: str) 
     driver.pump()
     (queued,) = journaled(driver, "RunQueued")
     assert queued["due_at"] == "2030-01-01T12:01:00Z"
+
+
+@pytest.mark.parametrize("down_from", ["2030-03-29T12:00:00+00:00", "2030-03-30T20:00:00+00:00"])
+def test_what_a_leap_brought_together_is_caught_up_when_only_days_off_have_passed_since(
+    down_from: str,
+) -> None:
+    """As at a leap itself: each of the moments, and none of them twice."""
+    driver = Driver()
+    driver.now = datetime.fromisoformat(down_from)
+    driver.state.calendars.known["file:off"] = Calendar({date(2030, 4, 1): "off"})
+    driver.line("ADD name=job grace=9d overlap=allow skip=file:off tz=Europe/Paris 0,30 2 * * * job")
+    driver.now = datetime(2030, 4, 1, 12, tzinfo=UTC)
+    driver.pump()
+    runs = [(record["due_at"], record.get("nth", 1)) for record in journaled(driver, "RunQueued")]
+    assert runs == [("2030-03-31T01:00:00Z", 1), ("2030-03-31T01:00:00Z", 2)]
+    passed = Counter[str]()
+    for record in journaled(driver, "FiresPassed"):
+        passed[record["state"]] += record["count"]
+    missed = {"missed": 2} if "29T" in down_from else {}
+    assert passed == missed | {"skipped": 2}
+    assert snapshot(driver.replay()) == snapshot(driver.state)
+
+
+@pytest.mark.parametrize("late_s", [600, 1200, 1800, 1801, 3000])
+def test_catching_up_all_runs_what_is_exactly_as_late_as_it_may_be(late_s: int) -> None:
+    """At most grace= ago is within it, whether or not older moments were missed."""
+    driver = Driver()
+    driver.line("ADD name=job catchup=all grace=10m overlap=allow @every 10m job")
+    driver.now += timedelta(seconds=late_s)
+    driver.pump()
+    runs = [record["due_at"] for record in journaled(driver, "RunQueued")]
+    assert len(runs) == late_s // 600 - sum(record["count"] for record in journaled(driver, "FiresPassed"))
+    assert runs == [
+        f"2030-01-01T12:{at}0:00Z" for at in range(late_s // 600 + 1) if at and late_s - 600 * at <= 600
+    ]
 
 
 def test_a_moment_that_is_due_when_a_file_is_loaded_is_not_lost() -> None:

@@ -353,6 +353,26 @@ def new_zone(driver: Driver, zone: Path) -> None:
     driver.do(o.RescheduleTasks())
 
 
+@pytest.mark.parametrize("tasks", [1, AT_ONCE + 1])
+@pytest.mark.parametrize("is_carried", [False, True])
+def test_zone_data_that_came_while_no_daemon_ran_hold_from_the_start(
+    zone: Path, tasks: int, is_carried: bool
+) -> None:
+    """A package is renewed, the machine started anew: the next backup would run by the old data once more."""
+    driver = Driver()
+    driver.do(o.StartDaemon("1", "UTC", zones="2026a"))
+    for _ in range(tasks):
+        driver.line("ADD tz=Test/Zone 0 20 * * * x")
+    shutil.copy(ZONES / "America" / "New_York", zone)
+    reload_zones()
+    driver.take_over(driver.carried() if is_carried else driver.replay())
+    driver.do(o.StartDaemon("1", "UTC", zones="2026b"))
+    driver.pump()
+    assert {task.due_at for task in driver.state.tasks.values()} == {START.replace(day=2, hour=1)}
+    driver.take_over(driver.replay())
+    assert len(driver.do(o.StartDaemon("1", "UTC", zones="2026b")).facts) == 1  # the same data: nothing to do
+
+
 @pytest.mark.parametrize("verb", ["ADD", "LOAD", "LOAD of a known task"])
 def test_an_order_that_was_read_before_new_zone_data_follows_them(zone: Path, verb: str) -> None:
     """It may wait meanwhile, for a calendar or for the rest of its file."""

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 import pytest
 
@@ -320,3 +321,14 @@ def test_a_line_without_a_whole_schedule_and_command_is_refused(line: str, code:
     with pytest.raises(Refusal) as caught:
         split_schedule(line)
     assert code == caught.value.code
+
+
+@pytest.mark.parametrize("text", ["* * * * *", "30 2 * * *", "@every 90s", "every 2 days at 9:00"])
+@pytest.mark.parametrize("tz", ["UTC", "Pacific/Apia", "America/New_York"])
+def test_what_is_told_ends_where_what_fires_ends(text: str, tz: str) -> None:
+    """Asked about the year 9999, it must not tell moments of 9990."""
+    schedule, anchor_at = parse_schedule(text, tz), datetime(2026, 1, 1, tzinfo=UTC)
+    assert not list(islice(schedule.rows(datetime(9999, 12, 1, tzinfo=UTC), anchor_at), 3))
+    begin_at = datetime(9989, 12, 31, 23, 55, tzinfo=UTC)
+    told = [at for _, at, _ in islice(schedule.rows(begin_at, anchor_at), 9)]
+    assert len(told) == schedule.count(begin_at, datetime(9999, 12, 1, tzinfo=UTC), anchor_at)
