@@ -25,7 +25,6 @@ from ..engine.facts import Definition
 from ..host.disk import DISK, Prepared, chunks_of, free_name, of_file, open_regular, prepare, write_atomically
 from ..tasks.task import TaskSpec, parse_json, parse_record, task_record
 
-TASKS_NAME = "tasks.db"
 MAX_TASKS = 2_000_000
 MAX_LINE_BYTES = 262_144  # whatever a task may hold (model.MAX_TEXT_BYTES), escaped as JSON, is shorter
 _BOM = b"\xef\xbb\xbf"
