@@ -26,7 +26,7 @@ from ..engine.definitions import find_task
 from ..engine.state import State
 from ..tasks import crontab
 from ..tasks.crontab import Entry, Nothing, Setting
-from ..tasks.options import DEFAULTS, masked, set_options
+from ..tasks.options import DEFAULTS, check_unmasked, masked, set_options
 from ..tasks.task import Task, TaskSpec, make_spec
 from .core import Core
 
@@ -106,6 +106,8 @@ class Import:
 
     def _spec(self, core: Core, line: Entry, is_replace: bool) -> TaskSpec:
         tz = core.state.default_tz
+        for key, text in line.options.items():
+            check_unmasked(key, text)
         options = set_options(DEFAULTS, line.options, tz, core.now())
         spec = make_spec("", line.schedule, line.command, options, tz)
         if is_replace:
