@@ -463,11 +463,21 @@ def parse_json(text: str | bytes, what: str) -> object:
     # The decoder lets the last of two equal keys win; a slip of the hand must not pass so quietly.
     is_doubtful = line.count(b'"header.') > 1  # whose names are the same in any case
     if isinstance(value, dict) and (is_doubtful or line.count(b'":') + line.count(b'" ') > len(value)):
-        try:
-            json.loads(line, object_pairs_hook=refuse_duplicates("bad-line"))
-        except RecursionError:
-            raise Refusal("bad-line", f"{what} is JSON in JSON in JSON, too deep to be a task") from None
+        _read_again(line, what, object_pairs_hook=refuse_duplicates("bad-line"))
+    # Where a number stands for a text, it is the text that was written: no program's version 1.10 is 1.1.
+    if isinstance(value, dict) and float in map(type, value.values()):
+        written = _read_again(line, what, parse_float=str, parse_int=str)
+        own = ("id", *RECORD_TEXTS)
+        value |= {key: written[key] for key, each in value.items() if type(each) is float and key not in own}
     return value
+
+
+def _read_again(line: bytes, what: str, **hooks: Any) -> Any:
+    """With what the faster decoder does not tell."""
+    try:
+        return json.loads(line, **hooks)
+    except RecursionError:
+        raise Refusal("bad-line", f"{what} is JSON in JSON in JSON, too deep to be a task") from None
 
 
 # --- runs and workers ---------------------------------------------------------------------
