@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from attrs import evolve
+
 from ..base.errors import Refusal
 from ..base.names import check_name, check_worker_name
 from ..base.nearest import meant
@@ -31,7 +33,17 @@ from ..tasks.options import (
     set_options,
 )
 from ..tasks.slips import SUSPECT, check_command_word, check_no_schedule, check_phrase_rest
-from ..tasks.task import ENDED, UNDER_WAY, TaskSpec, make_spec, parse_json, parse_record
+from ..tasks.task import (
+    ENDED,
+    PAUSE_KEYS,
+    UNDER_WAY,
+    Pause,
+    TaskSpec,
+    check_why,
+    make_spec,
+    parse_json,
+    parse_record,
+)
 from . import events
 from . import grammar as g
 from . import questions as q
@@ -61,13 +73,13 @@ def add(text: str, context: Context) -> o.AddTask:
     text = text.lstrip(" \t")
     if text[:1] == "{":
         record = _record(text, context)
-        flags = _flags(record)
+        is_replace = _flag(record, "replace")
         task_id, spec = parse_record(record, context.default_tz, context.now)
-        return o.AddTask(spec, task_id, **flags)
+        return _adding(spec, is_replace, task_id)
     options, rest = split_options(text, True)
     if "from" in options:
         options = _from_template(options, context)
-    flags = _flags(options) if "paused" in options or "replace" in options else {}
+    is_replace, is_paused = _flag(options, "replace"), _flag(options, "paused")
     for key in ("schedule", "command"):
         if key in options:
             raise Refusal("bad-option", no_option(key), key)
@@ -89,7 +101,8 @@ def add(text: str, context: Context) -> o.AddTask:
             check_phrase_rest(schedule, command)
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
     zone = named_zone(schedule) or context.default_tz
-    return o.AddTask(_spec(schedule, options, command, zone, context), **flags)
+    spec = _spec(schedule, options, command, zone, context)
+    return _adding(evolve(spec, pause=Pause()) if is_paused else spec, is_replace)
 
 
 def _record(text: str, context: Context) -> dict[str, Any]:
@@ -130,18 +143,21 @@ def template(text: str, context: Context) -> o.SetTemplate | q.Alone:
     return o.SetTemplate(name, options)
 
 
-def _flags(words: dict[str, Any]) -> dict[str, bool]:
-    """Takes the words out that are no part of the definition."""
-    flags = {}
-    for name in ("replace", "paused"):
-        text = str(words.pop(name, "no")).lower()
-        word = g.choice({name: text}, name, ("yes", "no", "true", "false"), yes="1 on", no="0 off")
-        flags[name] = word in ("yes", "true")
-    if all(flags.values()):
+def _flag(words: dict[str, Any], name: str) -> bool:
+    """Takes a word out that is no part of the definition."""
+    if name not in words:
+        return False
+    text = str(words.pop(name)).lower()
+    word = g.choice({name: text}, name, ("yes", "no", "true", "false"), yes="1 on", no="0 off")
+    return word in ("yes", "true")
+
+
+def _adding(spec: TaskSpec, is_replace: bool, task_id: int | None = None) -> o.AddTask:
+    if is_replace and spec.pause and spec.pause.is_on:
         raise Refusal(
             "bad-option", "paused= is for a task that is new; beside replace=yes, say PAUSE", "paused"
         )
-    return flags
+    return o.AddTask(spec, task_id, replace=is_replace)
 
 
 def _meant_option(options: dict[str, str], rest: str) -> str:
@@ -188,7 +204,7 @@ def _once(text: str, context: Context) -> tuple[dict[str, Any], str | None]:
         options, command = split_options(text, True)
         return _from_template(options, context), command
     words = _record(text, context)
-    for key in ("schedule", "id", "paused", "replace"):
+    for key in ("schedule", "id", "replace", *PAUSE_KEYS):
         if key in words:
             raise Refusal("bad-option", f'"{key}" means nothing for what runs once', key)
     return words, None
@@ -277,7 +293,7 @@ def pause(text: str, context: Context) -> o.PauseTasks:
 def _paused(
     refs: tuple[str, ...] | o.Pattern | None, options: dict[str, str], context: Context
 ) -> o.PauseTasks:
-    return o.PauseTasks(refs, g.moment(options, "until", context), options.get("why", ""))
+    return o.PauseTasks(refs, g.moment(options, "until", context), check_why(options.get("why", "")))
 
 
 # `PAUSE x why=disk is full`: the rest of a text must not be taken for tasks.

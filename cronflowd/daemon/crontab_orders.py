@@ -26,7 +26,7 @@ from ..engine.definitions import find_task
 from ..engine.state import State
 from ..tasks import crontab
 from ..tasks.crontab import Entry, Nothing, Setting
-from ..tasks.options import DEFAULTS, masked, set_options
+from ..tasks.options import DEFAULTS, check_unmasked, masked, set_options
 from ..tasks.task import Task, TaskSpec, make_spec
 from .core import Core
 
@@ -61,7 +61,7 @@ class Import:
     def __init__(self) -> None:
         self._settings: dict[str, str] = {}
         self._told: dict[str, str] = {}  # what is otherwise than in cron for many, and with which task told
-        self._about = ""  # the task that the last comment named, if it was one of EXPORT's
+        self._about = Nothing()  # what the last comment told, if it was one of EXPORT's
         self._dry_names: dict[str, tuple[int, bytes]] = {}  # with what the task would be
         self._passed: dict[str, _Passed] = {}  # by program
         self._replaced: set[str] = set()  # names that lines with --replace have had,
@@ -73,7 +73,7 @@ class Import:
         """What comes of the next line; raises Refusal, and then nothing does. `own` says whose it is."""
         line = crontab.parse_line(question.line, self._settings, question.is_system)
         if isinstance(line, Nothing):
-            self._about = line.about
+            self._about = line
             return Reply("ignored", {"ignored": True})
         if isinstance(line, Setting):
             return self._set(line)
@@ -106,18 +106,20 @@ class Import:
 
     def _spec(self, core: Core, line: Entry, is_replace: bool) -> TaskSpec:
         tz = core.state.default_tz
+        for key, text in line.options.items():
+            check_unmasked(key, text)
         options = set_options(DEFAULTS, line.options, tz, core.now())
         spec = make_spec("", line.schedule, line.command, options, tz)
         if is_replace:
             return self._replacing(core.state, line, spec)
-        about = core.state.names.get(self._about)
+        about = core.state.names.get(self._about.about)
         if about is not None and self._is_written(core.state, line, core.state.tasks[about].spec):
             _refuse(core.state.tasks[about])
         return evolve(spec, name=self._free_name(core.state, line, spec))
 
     def _replacing(self, state: State, line: Entry, spec: TaskSpec) -> TaskSpec:
         """With the name of the task that it replaces: as told by EXPORT, or the next one of its program."""
-        name, number = self._about, self._numbers.get(line.name, 1)
+        name, number = self._about.about, self._numbers.get(line.name, 1)
         task = state.find(name)
         if not task or (name in self._replaced and not self._is_written(state, line, task.spec)):
             while (name := f"{line.name}-{number}" if number > 1 else line.name) in self._replaced:
@@ -157,6 +159,8 @@ class Import:
         return name in state.names or name in state.beats.expected or name in self._dry_names
 
     def _is_written(self, state: State, line: Entry, spec: TaskSpec) -> bool:
+        if self._about.user and "user" not in line.options:  # the user form has no other place to tell it
+            line = evolve(line, options=line.options | {"user": self._about.user})
         return crontab.is_written(line, spec, self._settings, state.default_tz)
 
     def _would_add(self, core: Core, order: o.AddTask) -> Reply:

@@ -27,6 +27,7 @@ from .. import __version__
 from ..base.errors import Exit, Fatal, Refusal
 from ..engine.definitions import finish
 from ..engine.expectations import AT_ONCE
+from ..engine.facts import TASKS_NAME
 from ..engine.orders import RescheduleBeats, RescheduleTasks, StartDaemon
 from ..engine.rules import Limits
 from ..engine.state import State
@@ -36,7 +37,6 @@ from ..host.config import Settings
 from ..host.disk import lock_directory
 from ..host.setting import OPTIONAL_LISTENERS
 from ..host.vault import Vault, read_signer
-from ..journal import tasks_file
 from ..journal.apart import Apart
 from ..journal.files import RESTORED, journal_dir
 from ..journal.journal import FileJournal
@@ -299,7 +299,7 @@ class Daemon:
         await self.answers.files.large.finish_alone()
         self._warn_of_unread()
         self._warn_of_key()
-        path = self.settings.data / tasks_file.TASKS_NAME
+        path = self.settings.data / TASKS_NAME
         if self.is_new and path.exists():
             try:
                 with trio.CancelScope(shield=True):  # all of it: the next start would not take it over
@@ -493,7 +493,7 @@ class Daemon:
                 await self.core.settled(self.core.last_seq)
                 # Not half of a LOAD: what is under way goes on after the next start.
                 if not (self.state.unfinished.bulk or await self.answers.files.is_edited()):
-                    await self.answers.files.save(self.settings.data / tasks_file.TASKS_NAME)
+                    await self.answers.files.save(self.settings.data / TASKS_NAME)
             if patience.cancelled_caught:
                 log.warning(
                     "tasks.db was not written in time; the journal has everything, and SAVE writes it"

@@ -19,7 +19,7 @@ from ..base.text import format_time
 from ..base.walks import Numbered
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE, are_long
-from ..engine.facts import Definition, TasksSaved
+from ..engine.facts import TASKS_NAME, Definition, TasksSaved
 from ..host.calendar_files import is_read, pass_over_old, read_calendars, refresh_calendars
 from ..host.disk import Prepared, read_small, write_atomically
 from ..host.threads import call_in_thread
@@ -71,16 +71,16 @@ class Files:
             raise
         core.wake()
         await core.settled(core.last_seq)
-        if self.memory and path.name == tasks_file.TASKS_NAME:
+        if self.memory and path.name == TASKS_NAME:
             said = f"{prepared.size} {prepared.crc}\n".encode()
             await call_in_thread(write_atomically, self.memory, [said])
         await call_in_thread(prepared.publish)
-        self.edited = self.edited and path.name != tasks_file.TASKS_NAME
+        self.edited = self.edited and path.name != TASKS_NAME
         return reply
 
     async def _prepare(self, path: Path, before: Numbered[TaskSpec | None]) -> tuple[Prepared, int]:
         """The file, written and not yet in its place, and how many tasks are in it."""
-        if path.name == tasks_file.TASKS_NAME and await self.is_edited():
+        if path.name == TASKS_NAME and await self.is_edited():
             aside = await call_in_thread(tasks_file.keep_edited, path)
             log.warning("%s was edited by hand; that version is kept as %s", path, aside)
 
@@ -122,16 +122,15 @@ class Files:
 
     async def is_edited(self) -> bool:
         """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
-        saves = self.core.state.saved
-        known = [(saved.size, saved.file_crc) for saved in saves if saved.file == tasks_file.TASKS_NAME]
+        known = [(saved.size, saved.file_crc) for saved in self.core.state.saved]
         try:
             if self.memory and self.memory.exists():
                 size, crc = map(int, read_small(self.memory).split())
                 known.append((size, crc))
-            path = self.data / tasks_file.TASKS_NAME
+            path = self.data / TASKS_NAME
             found = await call_in_thread(tasks_file.fingerprint, path, known)
         except (OSError, ValueError, Refusal) as error:
-            log.warning("%s: %s", tasks_file.TASKS_NAME, getattr(error, "message", error))
+            log.warning("%s: %s", TASKS_NAME, getattr(error, "message", error))
             return True  # whatever somebody put there, it is not ours
         return found is not None and found not in known
 
@@ -156,7 +155,7 @@ class Files:
         await self.learn(calendars)
         count = len(records)
         saved = None
-        if path.name == tasks_file.TASKS_NAME and found is not None:
+        if path.name == TASKS_NAME and found is not None:
             saved = TasksSaved(path.name, core.last_seq, *found, count)
         # What the daemon loads by itself is nobody's order, and no change that UNDO would take back.
         order = o.LoadTasks(records, saved, path.name if who else "")

@@ -157,7 +157,7 @@ def _state_carried(state: Tables, fact: f.StateCarried, at: datetime, seq: int) 
     for name, value in f.named(fact, _STATE).items():
         setattr(state, name, value)
     state.totals = dict(fact.totals)
-    state.saved.extend(fact.saved)
+    state.keep_saved(fact.saved)
     state.beats.give_grace(fact.beats_from_at or state.beats.from_at)
     state.decided_upto_at = fact.decided_upto_at or at
     state.jumped_by_s = fact.jumped_by_s or 0.0

@@ -27,7 +27,6 @@ from ..tasks.options import check_given, masked, set_options
 from ..tasks.reasons import Reason, in_words, reason
 from ..tasks.task import (
     WAITING,
-    Pause,
     Task,
     TaskSpec,
     make_spec,
@@ -61,16 +60,15 @@ def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decis
         return _replace(state, order, now, limits)
     check_limit(state.tasks, limits.tasks, "tasks")
     task_id = _new_id(state, order.task_id, order.spec.name)
-    pause = order.spec.pause or (Pause() if order.paused else None)
-    spec = order.spec.bare if pause else order.spec
-    spec = _settled(state, _named(read_today(spec, state.default_tz), task_id))
+    pause = order.spec.pause
+    spec = _settled(state, _named(read_today(order.spec.bare, state.default_tz), task_id))
     anchor_at = _anchor(now)
     due_at = now if order.now else spec.moments.next_after(now, anchor_at)
     if due_at is None:
         _check_some_moment(spec, due_at)
     added = _added(task_id, spec.name, due_at, notes(state, spec))
     decision = Decision([f.TaskAdded(task_id, spec, anchor_at, due_at)], added)
-    if pause:
+    if pause and pause.is_on:
         decision.facts.append(f.TaskPaused(task_id, pause.until_at, pause.why))
     if order.now:
         if not targets_of(state, spec, now):
@@ -396,13 +394,13 @@ def leave_task(state: State, task: Task, why: str, now: datetime) -> list[f.Fact
 
 
 def define_task(state: State, task_id: int, spec: TaskSpec, now: datetime) -> list[f.Fact]:
-    """A task of the file, and the pause that it tells of; where it tells of none, that stays as it is."""
+    """A task of the file, and whether it is paused, where the file tells; else that stays as it is."""
     old, pause = state.tasks.get(task_id), spec.pause
     spec = read_today(spec.bare, state.default_tz)
     facts = reload(state, old, spec, now) if old else [_loaded(state, task_id, spec, now)]
-    if pause and not (old and old.as_saved.pause == pause):
-        facts.append(f.TaskPaused(task_id, pause.until_at, pause.why))
-    return facts
+    if pause and pause.is_on and not (old and old.as_saved.pause == pause):
+        return [*facts, f.TaskPaused(task_id, pause.until_at, pause.why)]
+    return [*facts, f.TaskResumed(task_id)] if pause and not pause.is_on and old and old.paused else facts
 
 
 def _numbered(

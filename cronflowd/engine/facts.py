@@ -523,6 +523,9 @@ class ClockStepped(Fact):
     by_s: float
 
 
+TASKS_NAME = "tasks.db"  # which SAVE and LOAD mean where they name no file
+
+
 class TasksSaved(Fact):
     """A file of tasks was written; by size and CRC-32 a later start knows a hand edit."""
 

@@ -98,7 +98,6 @@ class AddTask(Order):
     task_id: int | None = None
     now: bool = False  # NOW: due at this moment, once
     replace: bool = False  # the task of that name, if there is one, becomes this
-    paused: bool = False  # until RESUME, from the beginning
 
 
 class SetTask(Order):

@@ -622,7 +622,7 @@ _APPLY: dict[type[f.Fact], Applier] = {
     f.NoticeFailed: _notice_failed,
     f.DaemonStarted: _daemon_started,
     f.ClockStepped: _clock_stepped,
-    f.TasksSaved: lambda state, fact, at, seq: state.saved.append(fact),
+    f.TasksSaved: lambda state, fact, at, seq: state.keep_saved([fact]),
     f.CheckpointWritten: lambda state, fact, at, seq: None,
 }
 

@@ -136,6 +136,10 @@ class Tables:
         self.leases = Alarms(self.runs, attrgetter("lease_until_at"))
         self.timeouts = Alarms(self.runs, self._times_out)
 
+    def keep_saved(self, saved: Iterable[f.TasksSaved]) -> None:
+        """Which tasks.db was written or loaded last; copies under other names do not come between."""
+        self.saved.extend(each for each in saved if each.file == f.TASKS_NAME)
+
     def find(self, ref: str) -> Task | None:
         """The task whose id or name is `ref`; `task_<n>` finds nothing but n."""
         if (task_id := self.names.get(ref)) is not None:  # no name is all digits

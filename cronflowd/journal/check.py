@@ -275,15 +275,15 @@ def _examine_account(found: Findings, state: State, recount: Recount) -> None:
 
 
 def _examine_tasks(data: Path, found: Findings, state: State) -> None:
-    known = [(saved.size, saved.file_crc) for saved in state.saved if saved.file == tasks_file.TASKS_NAME]
-    content = tasks_file.fingerprint(data / tasks_file.TASKS_NAME, known)
+    known = [(saved.size, saved.file_crc) for saved in state.saved]
+    content = tasks_file.fingerprint(data / f.TASKS_NAME, known)
     if content is None:
         words = "not there; SAVE writes it"
     elif content in known:
         words = "as it was saved"
     else:
         words = "edited by hand, or not written by this journal's daemon; LOAD takes it over"
-    found.lines.append(f"{tasks_file.TASKS_NAME}: {words}")
+    found.lines.append(f"{f.TASKS_NAME}: {words}")
     if state.access.secrets and not (data / KEY_NAME).exists():
         found.lines.append(
             f"secrets: {len(state.access.secrets)}; the key that opens them is not here, nor in any backup"

@@ -23,9 +23,9 @@ from ..base.text import escape
 from ..base.walks import Numbered, Parted
 from ..engine.facts import Definition
 from ..host.disk import DISK, Prepared, chunks_of, free_name, of_file, open_regular, prepare, write_atomically
+from ..tasks.options import check_unmasked
 from ..tasks.task import TaskSpec, parse_json, parse_record, task_record
 
-TASKS_NAME = "tasks.db"
 MAX_TASKS = 2_000_000
 MAX_LINE_BYTES = 262_144  # whatever a task may hold (model.MAX_TEXT_BYTES), escaped as JSON, is shorter
 _BOM = b"\xef\xbb\xbf"
@@ -60,7 +60,11 @@ def read_tasks(
             if not line.strip():
                 continue
             with naming(f"{path.name} line {number}", "bad-line"):
-                entries.append(seen.check(*parse_record(parse_json(line, "the line"), default_tz), number))
+                record = parse_json(line, "the line")
+                entries.append(seen.check(*parse_record(record, default_tz), number))
+                if isinstance(record, dict) and b"***" in line:
+                    for key, text in record.items():
+                        check_unmasked(key, text)
             if number % LINES_A_TURN == 0:
                 pause()
             if len(entries) > max_tasks:

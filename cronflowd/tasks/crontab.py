@@ -54,6 +54,7 @@ class Nothing:
     """A blank line or a comment."""
 
     about: str = ""  # the task that it names, if it is a comment such as `Writer` makes
+    user: str = ""  # and as whom it says that this runs
 
 
 @frozen
@@ -90,7 +91,8 @@ _SETTING = re.compile(
     re.VERBOSE,
 )
 _ENTRY = re.compile(r"(@[^ \t]*|[^ \t@][^ \t]*(?:[ \t]+[^ \t]+){4})(?:[ \t]+(.*))?$", re.DOTALL)
-_ABOUT = re.compile(rf"# ({NAME})(?:;.*)?$")
+_TOLD = r'[^"]|"(?:[^"\\]|\\.)*"'  # what stands in quotes is the value of another option
+_ABOUT = re.compile(rf"# ({NAME})(?:;(?: not in cron: (?:(?:{_TOLD})* )?user=([^ ;\"]+)(?![^ ;]))?.*)?$")
 _BLANKS = re.compile(r"[ \t]+")
 _COMMAND = re.compile(r"(?:[^\\%]|\\.|\\$)*", re.DOTALL)
 _COMMAND_ESCAPE = re.compile(r"\\([\\%])")
@@ -109,7 +111,7 @@ def parse_line(text: str, settings: Mapping[str, str], is_system: bool = False) 
     text = text.lstrip(" \t")
     if not text or text.startswith("#"):
         match = _ABOUT.match(text)
-        return Nothing(match[1] if match else "")
+        return Nothing(match[1], match[2] or "") if match else Nothing()
     if match := _SETTING.match(text):
         return _setting(match)
     if re.fullmatch(r"[^\s=]+[ \t]*=[ \t]*", text):

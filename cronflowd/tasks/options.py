@@ -605,6 +605,11 @@ def check_given(words: dict[str, str]) -> None:
     for key, text in words.items():
         if text.__class__ is not str or "secret:" in text:
             kinds.check_reference(key, str(text))
-        if text == MASK and is_secret(key):
-            why = "stands for a value that is not shown; leave it out, and it stays as it is"
-            raise Refusal("bad-option", f"{escape(key)}=: {MASK} {why}", key)
+        check_unmasked(key, text)
+
+
+def check_unmasked(key: str, text: object) -> None:
+    """Refuses what an answer has in the place of a secret."""
+    if text == MASK and is_secret(key):
+        why = "stands for a value that is not shown; leave it out, and it stays as it is"
+        raise Refusal("bad-option", f"{escape(key)}=: {MASK} {why}", key)

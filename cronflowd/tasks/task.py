@@ -72,6 +72,7 @@ class Pause:
 
     until_at: datetime | None = None
     why: str = ""
+    is_on: bool = True  # False: it is said that there is none
 
     def is_over(self, at: datetime) -> bool:
         return self.until_at is not None and self.until_at <= at
@@ -79,6 +80,8 @@ class Pause:
     @property
     def record(self) -> dict[str, str]:
         """The inverse of `_take_pause`."""
+        if not self.is_on:
+            return {"paused": "no"}
         until = {"paused-until": format_time(self.until_at)} if self.until_at else {}
         return {"paused": "yes"} | until | ({"paused-why": self.why} if self.why else {})
 
@@ -371,7 +374,7 @@ def parse_record(record: object, default_tz: str, now: datetime | None = None) -
     if task_id is not None and (type(task_id) is not int or not 0 < task_id <= MAX_ID):
         shown = escape(str(task_id)[:40])
         raise Refusal("bad-line", f'"id" is not a whole number from 1 to {MAX_ID}: {shown}', "id")
-    pause = _take_pause(words) if not words.keys().isdisjoint(_PAUSE_KEYS) else None
+    pause = _take_pause(words) if not words.keys().isdisjoint(PAUSE_KEYS) else None
     # What is missing may be there under a name of its own.
     texts = {key: _option_text(key, value) for key, value in words.items() if key not in RECORD_TEXTS}
     name = _text(words, "jobName", "")
@@ -383,19 +386,32 @@ def parse_record(record: object, default_tz: str, now: datetime | None = None) -
     return task_id, evolve(spec, pause=pause) if pause else spec
 
 
-_PAUSE_KEYS = ("paused", "paused-until", "paused-why")
+PAUSE_KEYS = ("paused", "paused-until", "paused-why")
+MAX_WHY_BYTES = 8192  # of a pause; it stands in one line of tasks.db with all that the task says
 
 
 def _take_pause(words: dict[str, Any]) -> Pause | None:
     """Takes out what a record says of a pause; the reason or the time alone says that there is one."""
-    word, until, why = (words.pop(key, None) for key in _PAUSE_KEYS)
-    if word not in (None, "yes", "no", True, False):
-        raise Refusal("bad-line", f'"paused" is neither yes nor no: {escape(str(word)[:40])}', "paused")
-    if word in ("no", False) or (word is None and not (until or why)):
-        return None
+    given = str(words.pop("paused", ""))
+    word = _PAUSE_WORDS.get(given.lower())
+    if word is None:
+        raise Refusal("bad-line", f'"paused" is neither yes nor no: {escape(given[:40])}', "paused")
+    until, why = (_plain_text(key, words.pop(key, "")) for key in PAUSE_KEYS[1:])
+    if word == "no":
+        return Pause(is_on=False)
     with naming('"paused-until"', "bad-line", "paused-until"):
-        until_at = parse_time(str(until), "UTC", EPOCH) if until else None
-    return Pause(until_at, str(why or ""))
+        until_at = parse_time(until, "UTC", EPOCH) if until else None
+    return Pause(until_at, check_why(why)) if word or until or why else None
+
+
+_PAUSE_WORDS = {"": "", "yes": "yes", "true": "yes", "1": "yes", "no": "no", "false": "no", "0": "no"}
+
+
+def check_why(why: str) -> str:
+    """Why something is paused, in people's words; raises Refusal where that is too long."""
+    if len(why.encode()) > MAX_WHY_BYTES:
+        raise Refusal("too-long", f"why a task is paused is said in more than {MAX_WHY_BYTES} bytes")
+    return why
 
 
 def _text(words: dict[str, Any], key: str, default: str | None) -> str:
@@ -423,6 +439,12 @@ def _option_text(key: str, value: object) -> str:
         return orjson.dumps(value).decode()
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ",".join(value)
+    return _plain_text(key, value)
+
+
+def _plain_text(key: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
     if type(value) in (int, float):
         return str(value)
     raise Refusal("bad-line", f'"{escape(key)}" is neither a text nor a number', key)
@@ -441,11 +463,21 @@ def parse_json(text: str | bytes, what: str) -> object:
     # The decoder lets the last of two equal keys win; a slip of the hand must not pass so quietly.
     is_doubtful = line.count(b'"header.') > 1  # whose names are the same in any case
     if isinstance(value, dict) and (is_doubtful or line.count(b'":') + line.count(b'" ') > len(value)):
-        try:
-            json.loads(line, object_pairs_hook=refuse_duplicates("bad-line"))
-        except RecursionError:
-            raise Refusal("bad-line", f"{what} is JSON in JSON in JSON, too deep to be a task") from None
+        _read_again(line, what, object_pairs_hook=refuse_duplicates("bad-line"))
+    # Where a number stands for a text, it is the text that was written: no program's version 1.10 is 1.1.
+    if isinstance(value, dict) and float in map(type, value.values()):
+        written = _read_again(line, what, parse_float=str, parse_int=str)
+        own = ("id", *RECORD_TEXTS)
+        value |= {key: written[key] for key, each in value.items() if type(each) is float and key not in own}
     return value
+
+
+def _read_again(line: bytes, what: str, **hooks: Any) -> Any:
+    """With what the faster decoder does not tell."""
+    try:
+        return json.loads(line, **hooks)
+    except RecursionError:
+        raise Refusal("bad-line", f"{what} is JSON in JSON in JSON, too deep to be a task") from None
 
 
 # --- runs and workers ---------------------------------------------------------------------

@@ -39,6 +39,7 @@ from .job import (
     Type,
     as_json,
     duration,
+    parts_of,
 )
 
 DEFAULT_BACKOFF = "5s:x5"  # of maxRetries by itself: 5 s, 25 s, 125 s
@@ -216,8 +217,12 @@ def to_orders(words: Words, body: JobBody, key: str | None) -> list[str]:
         if verb == "NOW":
             raise Wrong("bad-option", "what is to run at once cannot wait", field)
         words.say("paused", True, field)
-    record = {option: value for option, value in words.items() if value != ""}
-    return [f"{verb} {as_json(record | name)}" for name in _names_of(words, key)]
+    return [f"{verb} {as_json(to_record(words) | name)}" for name in _names_of(words, key)]
+
+
+def to_record(words: Words) -> dict[str, Any]:
+    """The same without what says nothing of a new task; an empty variable is one."""
+    return {key: value for key, value in words.items() if value != "" or key.startswith("env.")}
 
 
 def to_options(words: Words) -> dict[str, str]:
@@ -332,10 +337,11 @@ def _say_payload(words: Words, kind: str, payload: dict[str, Any], old: Job | No
             why = f'a payload of type {kind} has no "{field[:80]}"' + meant(field, PAYLOADS[kind])
             raise Wrong("bad-option", why, f"payload.{field[:80]}")
     given = {field: value for field, value in payload.items() if value is not None}
-    command = _command_of(kind, given, old)
-    if command is not None and words.get("command", command) != command:
-        raise Wrong("bad-option", "command and payload say different things", "command")
-    if command is not None:
+    command, said = _command_of(kind, given, old), words.get("command")
+    if command is not None and said is not None:  # as it is told: the same, perhaps in other words
+        if _command_of(kind, parts_of(kind, said), None) != _command_of(kind, parts_of(kind, command), None):
+            raise Wrong("bad-option", "command and payload say different things", "command")
+    elif command is not None:
         words.say("command", command, f"payload.{PAYLOADS[kind][0]}")
     for key in _OF_PAYLOAD:
         if old and kind == old.type and kind in WHOSE[key] and key != "secret":  # one not said again stays

@@ -247,11 +247,9 @@ def _retry_of(text: str) -> RetryPolicy:
     return policy
 
 
-def _payload_of(texts: Mapping[str, str]) -> dict[str, Any]:
-    """What a job does, by the fields of its type."""
-    kind, command = texts["type"], texts["command"]
-    fields = PAYLOADS.get(kind, ("command",))
-    found: dict[str, Any] = {fields[0]: command}
+def parts_of(kind: str, command: str) -> dict[str, Any]:
+    """What stands in a command, by the fields of its type."""
+    found: dict[str, Any] = {PAYLOADS.get(kind, ("command",))[0]: command}
     if kind == "http":
         method, _, url = command.strip().partition(" ")
         found = {"url": url.strip(), "method": method}
@@ -264,6 +262,13 @@ def _payload_of(texts: Mapping[str, str]) -> dict[str, Any]:
     elif kind == "email":
         addresses = [each.strip() for each in command.split(",")]
         found = {"to": addresses if addresses[1:] else addresses[0]}
+    return found
+
+
+def _payload_of(texts: Mapping[str, str]) -> dict[str, Any]:
+    """What a job does, by the fields of its type."""
+    kind = texts["type"]
+    fields, found = PAYLOADS.get(kind, ("command",)), parts_of(kind, texts["command"])
     for field, prefix in (("headers", "header."), ("env", "env.")):
         pairs = {key.removeprefix(prefix): text for key, text in texts.items() if key.startswith(prefix)}
         if pairs:

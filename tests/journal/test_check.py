@@ -101,7 +101,7 @@ def test_tasks_db_is_compared_with_the_last_save(
     life: Life, edited: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A hand edit does not win by itself, so it should be known of."""
-    path = life.data / tasks_file.TASKS_NAME
+    path = life.data / f.TASKS_NAME
     size, crc = write_atomically(path, tasks_file.format_tasks([(1, life.state.tasks[1].spec)]))
     life.journal = life._open()
     life.say(f.TasksSaved("tasks.db", life.journal.last, size, crc, 1))

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,8 +18,8 @@ from cronflowd.base.errors import Refusal
 from cronflowd.host import disk
 from cronflowd.host.disk import plain_file
 from cronflowd.journal import tasks_file
-from cronflowd.tasks.options import DEFAULTS
-from cronflowd.tasks.task import TaskSpec, make_spec
+from cronflowd.tasks.options import DEFAULTS, set_options
+from cronflowd.tasks.task import MAX_TEXT_BYTES, MAX_WHY_BYTES, Pause, TaskSpec, check_why, make_spec
 from tests.lib.simulated_disk import IO_ERROR, NO_SPACE, FaultyDisk
 
 LINE = b'{"schedule": "* * * * *", "command": "echo Hello", "jobName": "task_1"}\n'
@@ -125,6 +126,18 @@ def test_a_line_of_the_longest_allowed_length_is_read_as_such(tmp_path: Path) ->
         [(_, found)] = read(tmp_path, LINE.rstrip().ljust(LIMIT) + end)
         assert found == spec("task_1")
     assert "longer" in refusal(tmp_path, LINE.rstrip().ljust(LIMIT + 1) + b"\r\n")
+
+
+def test_the_longest_task_with_the_longest_reason_of_a_pause_is_read_back(tmp_path: Path) -> None:
+    """SAVE must write no line that LOAD refuses, whatever has to be escaped in it."""
+    longest = make_spec(
+        "a" * 64, "* * * * *", "x", set_options(DEFAULTS, {"desc": '"' * (MAX_TEXT_BYTES - 1)}), "UTC"
+    )
+    paused = evolve(longest, pause=Pause(why=check_why("\x7f" * MAX_WHY_BYTES)))
+    [(_, found)] = read(tmp_path, b"".join(tasks_file.format_tasks([(10**15, paused)])))
+    assert (found, found.pause) == (paused, paused.pause)
+    with pytest.raises(Refusal, match=f"more than {MAX_WHY_BYTES} bytes"):
+        check_why("x" * (MAX_WHY_BYTES + 1))
 
 
 def test_too_many_tasks_are_refused(tmp_path: Path) -> None:

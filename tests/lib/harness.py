@@ -41,13 +41,12 @@ from cronflowd.base.text import split_options
 from cronflowd.daemon.answers import Answers
 from cronflowd.daemon.core import Core
 from cronflowd.engine.definitions import finish
-from cronflowd.engine.facts import FiresPassed, RunQueued
+from cronflowd.engine.facts import TASKS_NAME, FiresPassed, RunQueued
 from cronflowd.engine.orders import StartDaemon
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
 from cronflowd.host.config import Settings
 from cronflowd.host.vault import Vault
-from cronflowd.journal import tasks_file
 from cronflowd.journal.check import Recount
 from cronflowd.journal.journal import FileJournal
 from cronflowd.net.clients import serve_client
@@ -225,8 +224,8 @@ class World:
         self.core.submit(StartDaemon(__version__, ZONE))
         await self.answers.files.large.finish_alone()
         self._daemon = await self._nursery.start(self._serve)
-        if not records and (self.data / tasks_file.TASKS_NAME).exists():
-            await self.answers.files.load(self.data / tasks_file.TASKS_NAME)
+        if not records and (self.data / TASKS_NAME).exists():
+            await self.answers.files.load(self.data / TASKS_NAME)
         self.answers.files.edited = await self.answers.files.is_edited()
         self.core.wake()
         await self.settle()
