@@ -63,7 +63,9 @@ def take_head(text: str) -> tuple[int | None, str]:
     def take(match: re.Match[str]) -> str:
         if match[1] is None:
             return match[0]
-        found[match[1].lower()] = match[2]
+        if (key := match[1].lower()) in found:
+            raise Refusal("bad-option", f"{match[1]}= is given twice", key)
+        found[key] = match[2]
         return ""
 
     rest = _HEAD.sub(take, text)
