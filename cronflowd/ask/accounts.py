@@ -234,7 +234,7 @@ def list_users(access: Access, name: str) -> Reply:
         )
         for each in found
     ]  # fmt: skip
-    return Reply.counted(USER_COLUMNS, rows, "accounts")
+    return Reply.counted(USER_COLUMNS, rows)
 
 
 def list_tokens(access: Access) -> Reply:
@@ -248,7 +248,7 @@ def list_tokens(access: Access) -> Reply:
         )
         for each in tokens
     )  # fmt: skip
-    return Reply.counted(TOKEN_COLUMNS, rows, "tokens")
+    return Reply.counted(TOKEN_COLUMNS, rows)
 
 
 def list_logins(access: Access, user: str, now: datetime) -> Reply:
@@ -258,7 +258,7 @@ def list_logins(access: Access, user: str, now: datetime) -> Reply:
         for each in sorted(access.logins.values(), key=lambda each: each.id)
         if user in ("", each.user) and each.expires_at > now
     ]
-    return Reply.counted(LOGIN_COLUMNS, rows, "sessions")
+    return Reply.counted(LOGIN_COLUMNS, rows)
 
 
 # --- secrets --------------------------------------------------------------------------------------

@@ -41,11 +41,9 @@ class Reply(msgspec.Struct):
     word: str = "OK"  # or `PONG`
 
     @classmethod
-    def counted(
-        cls, columns: Sequence[str], rows: Iterable[Sequence[Any] | None] = (), of: str = "rows"
-    ) -> Reply:
-        """A list, whose status line tells how many rows there were; `of`: of what, for programs."""
-        return cls("", {}, columns, rows, of)
+    def counted(cls, columns: Sequence[str], rows: Iterable[Sequence[Any] | None] = ()) -> Reply:
+        """A list, whose status line tells how many rows there were."""
+        return cls("", {}, columns, rows, "rows")
 
 
 class Verbatim(str):
