@@ -145,7 +145,7 @@ def time_word(text: str) -> tuple[str, str]:
     if text[:1] in {*WRONG_QUOTES}:
         raise WrongWords(f'{text[0]} is no quote here, but " is')
     if match is None:
-        raise WrongWords("no time")
+        raise WrongWords("the quoted time has no closing quote before a blank" if text else "no time")
     return match[1] if match[1] is not None else match[0], text[match.end() :].lstrip(" \t")
 
 
