@@ -31,8 +31,8 @@ _ROLES_ALSO = {
     "operator": "ops op maintainer", "admin": "root administrator owner superuser",
     "worker": "agent node runner",
 }  # fmt: skip
-USER_COLUMNS = ("name", "role", "email", "disabled", "created", "last_seen", "uid", "desc")
-TOKEN_COLUMNS = ("id", "name", "role", "user", "worker", "created", "expires", "last_used")
+USER_COLUMNS = ("name", "role", "email", "disabled", "created", "last-seen", "uid", "desc")
+TOKEN_COLUMNS = ("id", "name", "role", "user", "worker", "created", "expires", "last-used")
 LOGIN_COLUMNS = ("id", "user", "created", "renewed", "expires", "address")
 
 
@@ -234,7 +234,7 @@ def list_users(access: Access, name: str) -> Reply:
         )
         for each in found
     ]  # fmt: skip
-    return Reply.counted(USER_COLUMNS, rows, "accounts")
+    return Reply.counted(USER_COLUMNS, rows)
 
 
 def list_tokens(access: Access) -> Reply:
@@ -248,7 +248,7 @@ def list_tokens(access: Access) -> Reply:
         )
         for each in tokens
     )  # fmt: skip
-    return Reply.counted(TOKEN_COLUMNS, rows, "tokens")
+    return Reply.counted(TOKEN_COLUMNS, rows)
 
 
 def list_logins(access: Access, user: str, now: datetime) -> Reply:
@@ -258,7 +258,7 @@ def list_logins(access: Access, user: str, now: datetime) -> Reply:
         for each in sorted(access.logins.values(), key=lambda each: each.id)
         if user in ("", each.user) and each.expires_at > now
     ]
-    return Reply.counted(LOGIN_COLUMNS, rows, "sessions")
+    return Reply.counted(LOGIN_COLUMNS, rows)
 
 
 # --- secrets --------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def list_logins(access: Access, user: str, now: datetime) -> Reply:
 
 MAX_VALUE_BYTES = 16 * 1024
 MAX_USERS = 20  # tasks that are named in a row
-SECRET_COLUMNS = ("name", "updated", "used_by")
+SECRET_COLUMNS = ("name", "updated", "used-by")
 
 
 def _put_secret(text: str, context: Context) -> q.PutSecret:

@@ -364,7 +364,7 @@ _ROWS = (
         p.help_about, "HELP [VERB|OPTION|TYPE|schedule|time]", "this list; or more about one word", "help",
         anybody=True,
     ),
-    Verb(nothing(q.Alone), "PING", "PONG", always=Reply("PONG"), anybody=True),
+    Verb(nothing(q.Alone), "PING", "PONG", always=Reply("", {"pong": True}, word="PONG"), anybody=True),
     Verb(nothing(q.Alone), "QUIT", "ends the connection", "quit", anybody=True),
 )  # fmt: skip
 VERBS = {row.name: row for row in _ROWS}

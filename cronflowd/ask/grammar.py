@@ -63,7 +63,9 @@ def take_head(text: str) -> tuple[int | None, str]:
     def take(match: re.Match[str]) -> str:
         if match[1] is None:
             return match[0]
-        found[match[1].lower()] = match[2]
+        if (key := match[1].lower()) in found:
+            raise Refusal("bad-option", f"{match[1]}= is given twice", key)
+        found[key] = match[2]
         return ""
 
     rest = _HEAD.sub(take, text)
@@ -143,7 +145,7 @@ def time_word(text: str) -> tuple[str, str]:
     if text[:1] in {*WRONG_QUOTES}:
         raise WrongWords(f'{text[0]} is no quote here, but " is')
     if match is None:
-        raise WrongWords("no time")
+        raise WrongWords("the quoted time has no closing quote before a blank" if text else "no time")
     return match[1] if match[1] is not None else match[0], text[match.end() :].lstrip(" \t")
 
 

@@ -123,7 +123,7 @@ def _rows(word: str) -> Iterator[Row]:
     elif key in _MORE_OPTIONS:
         yield _MORE_OPTIONS[key]
     else:  # an option, or a word, of some verbs
-        said = (f"[{key}=", f"[{key}]")
+        said = (f"[{key}=", f"[{key}]", f" {key}=", f"|{key}=")
         yield from (
             (name, row.usage, row.summary) for name, row in VERBS.items() if any(x in row.usage for x in said)
         )

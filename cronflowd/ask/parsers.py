@@ -382,8 +382,9 @@ def once(text: str, context: Context) -> q.Once:
     key, _, line = text.lstrip(" \t").partition(" ")
     if not line.strip():
         raise WrongWords("a key, and the line that it is for")
-    if len(key) > MAX_KEY or not key.isprintable():
-        raise Refusal("bad-option", f"a key is one word of at most {MAX_KEY} printable characters", "KEY")
+    if len(key) > MAX_KEY or not key.isprintable() or '"' in key:  # `""` is one that was not set
+        rule = f"one word of at most {MAX_KEY} printable characters, without quotes"
+        raise Refusal("bad-option", f"a key is {rule}", "KEY")
     return q.Once(key, line.lstrip(" \t"))
 
 

@@ -32,19 +32,18 @@ Row = tuple[Any, ...]  # a value for each column
 class Reply(msgspec.Struct):
     """The end of an order or the answer to a question."""
 
-    text: str  # the status line after `OK`, values escaped
+    text: str  # the status line after its first word, values escaped
     values: dict[str, Any] = msgspec.field(default_factory=dict)
     columns: Sequence[str] = ()
     rows: Iterable[Sequence[Any] | None] = ()  # None: nothing yet, others first
     count_key: str = ""  # set: the status line begins with `OK <rows>`, counted while they are written
     as_of: dict[str, float] = msgspec.field(default_factory=dict)  # how old it may be, at the line's end
+    word: str = "OK"  # or `PONG`
 
     @classmethod
-    def counted(
-        cls, columns: Sequence[str], rows: Iterable[Sequence[Any] | None] = (), of: str = "rows"
-    ) -> Reply:
-        """A list, whose status line tells how many rows there were; `of`: of what, for programs."""
-        return cls("", {}, columns, rows, of)
+    def counted(cls, columns: Sequence[str], rows: Iterable[Sequence[Any] | None] = ()) -> Reply:
+        """A list, whose status line tells how many rows there were."""
+        return cls("", {}, columns, rows, "rows")
 
 
 class Verbatim(str):
@@ -136,15 +135,13 @@ def _cut(line: str, width: int) -> str:
 
 def format_status(reply: Reply, as_json: bool, rows: int = 0) -> str:
     """The status line without its end."""
-    if reply.text == "PONG":
-        return to_json({"ok": True, "pong": True}) if as_json else "PONG"
     if as_json:
         counted = {reply.count_key: rows} if reply.count_key else {}
         values = {key: _json_value(value) for key, value in reply.values.items()}
         return to_json({"ok": True} | counted | values | reply.as_of)
     counted_text = f" {rows}" if reply.count_key else ""
     text = f" {reply.text}" if reply.text else ""
-    return f"OK{counted_text}{text}{_aged(reply.as_of)}"
+    return f"{reply.word}{counted_text}{text}{_aged(reply.as_of)}"
 
 
 def _aged(as_of: dict[str, float]) -> str:

@@ -142,7 +142,7 @@ class Answers:
             commands.check_meant(line, session.refused, session.is_script)
         session.verb, session.head_width = verb, None
         # A line of a crontab, behind IMPORT, may hold HEAD= itself.
-        if "=" in rest and (verb.reads or (verb.answer in ("template", "flow") and verb.only_reads(rest))):
+        if "=" in rest and (verb.reads or (verb.looks and verb.name != "IMPORT" and verb.only_reads(rest))):
             session.head_width, rest = grammar.take_head(rest)
         if now is not self._context.now:
             self._context = grammar.Context(now, self.default_tz, self.core.state.templates)

@@ -626,13 +626,15 @@ class _Client:
         return _encode("\n".join(replies))
 
 
-_NO_ORDERS = re.compile(rb"(?:[ \t\r\f\v]*+\n|#[^\n]*+\n)++")  # in one pass: a stranger may send thousands
+# In one pass: a stranger may send thousands.
+_NO_ORDERS = re.compile(rb"(?:\xef\xbb\xbf)?+(?:[ \t\r\f\v]*+(?:#[^\n]*+)?+\n)++")
 
 _AS = re.compile(rb"[ \t]*AS(?![^ \t])", re.IGNORECASE)
 
 
 def _is_order(line: str) -> bool:
     """Blank lines and comments get no reply."""
+    line = line.lstrip(" \t\ufeff")  # as before a verb
     return bool(line) and line[0] != "#" and not line.isspace()
 
 

@@ -170,7 +170,7 @@ class MadeToken(Struct):
 @get("/tokens", summary="The API tokens")
 async def list_tokens(asker: Who, page: Page = 1, limit: Limit = 20) -> Listing[Token]:
     """Oldest first."""
-    make = partial(of_row, Token, created_at="created", expires_at="expires", last_used_at="last_used")
+    make = partial(of_row, Token, created_at="created", expires_at="expires", last_used_at="last-used")
     return await asker.listing("TOKEN LIST", make, page, limit)
 
 
@@ -216,7 +216,7 @@ async def list_secrets(asker: Who, page: Page = 1, limit: Limit = 20) -> Listing
 
 
 def _secret(row: Row) -> Secret:
-    return Secret(row["name"], row["updated"], (row["used_by"] or "").split(", ") if row["used_by"] else [])
+    return Secret(row["name"], row["updated"], (row["used-by"] or "").split(", ") if row["used-by"] else [])
 
 
 @post("/secrets", summary="Put a secret", status_code=201)

@@ -225,7 +225,7 @@ def account_name(text: str) -> str:
 def person(row: Row) -> Person:
     return Person(
         row["name"], row["desc"] or row["name"], row["email"], row["role"], row["disabled"] == "yes",
-        row["created"], row["last_seen"], row["uid"],
+        row["created"], row["last-seen"], row["uid"],
     )  # fmt: skip
 
 
@@ -268,7 +268,7 @@ async def whoami(request: AnyRequest) -> Person:
     daemon = i.daemon_of(request)
     found = (await daemon.ask("WHOAMI", await i.caller_of(request))).status
     rows = (await daemon.ask(f"USER LIST {found['name']}")).rows
-    row = rows[0] if rows else dict.fromkeys(("email", "desc", "created", "last_seen", "uid", "disabled"))
+    row = rows[0] if rows else dict.fromkeys(("email", "desc", "created", "last-seen", "uid", "disabled"))
     return person(row | {"name": found["name"], "role": found["role"]})
 
 

@@ -30,7 +30,8 @@ AT = datetime(2026, 11, 21, 10, 5, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("reply", "text", "as_json"),
     [
-        (Reply("PONG"), "PONG", {"ok": True, "pong": True}),
+        (Reply("", {"pong": True}, word="PONG"), "PONG", {"ok": True, "pong": True}),
+        (Reply("PONG", {"name": "PONG"}), "OK PONG", {"ok": True, "name": "PONG"}),  # an account's name
         (Reply(""), "OK", {"ok": True}),
         (Reply("7 removed", {"id": 7}), "OK 7 removed", {"ok": True, "id": 7}),
         (

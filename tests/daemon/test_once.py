@@ -76,6 +76,21 @@ def test_a_key_is_for_one_line_of_one_account(tmp_path: Path) -> None:
     trio.run(ask)
 
 
+def test_a_key_has_no_quotes(tmp_path: Path) -> None:
+    """Of a variable that was not set they are all that is there: the next script's change would be hidden."""
+
+    async def ask() -> None:
+        house = House(tmp_path)
+        for key in '""', '"k"', '"two words"', "\x7f", "k" * 129:
+            said = await house.says(house.session(), f"ONCE {key} ADD @daily x")
+            assert said == (
+                "ERR bad-option a key is one word of at most 128 printable characters, without quotes"
+            )
+        assert house.facts == []
+
+    trio.run(ask)
+
+
 def test_the_line_is_what_it_is_without_a_key(tmp_path: Path) -> None:
     """A command is taken byte for byte: blanks at its end may be a file's name."""
 

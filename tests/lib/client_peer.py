@@ -77,7 +77,7 @@ class FakeCore:
         return answer
 
     def do_ping(self, rest: str, session: Session) -> Reply:
-        return Reply("PONG")
+        return Reply("", word="PONG")
 
     def do_echo(self, rest: str, session: Session) -> Reply:
         return Reply(rest, {"text": rest})
