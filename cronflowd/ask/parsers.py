@@ -75,11 +75,12 @@ def add(text: str, context: Context) -> o.AddTask:
         record = _record(text, context)
         is_replace = _flag(record, "replace")
         task_id, spec = parse_record(record, context.default_tz, context.now)
-        return _adding(spec, is_replace, task_id)
+        return _adding(spec, is_replace, task_id=task_id)
     options, rest = split_options(text, True)
     if "from" in options:
         options = _from_template(options, context)
-    is_replace, is_paused = _flag(options, "replace"), _flag(options, "paused")
+    has_flags = "replace" in options or "paused" in options
+    flags = (_flag(options, "replace"), _flag(options, "paused")) if has_flags else ()
     for key in ("schedule", "command"):
         if key in options:
             raise Refusal("bad-option", no_option(key), key)
@@ -102,7 +103,7 @@ def add(text: str, context: Context) -> o.AddTask:
     schedule = settle_schedule(schedule, options.get("tz") or context.default_tz, context.now)
     zone = named_zone(schedule) or context.default_tz
     spec = _spec(schedule, options, command, zone, context)
-    return _adding(evolve(spec, pause=Pause()) if is_paused else spec, is_replace)
+    return _adding(spec, *flags) if flags else o.AddTask(spec)
 
 
 def _record(text: str, context: Context) -> dict[str, Any]:
@@ -152,7 +153,10 @@ def _flag(words: dict[str, Any], name: str) -> bool:
     return word in ("yes", "true")
 
 
-def _adding(spec: TaskSpec, is_replace: bool, task_id: int | None = None) -> o.AddTask:
+def _adding(
+    spec: TaskSpec, is_replace: bool, is_paused: bool = False, task_id: int | None = None
+) -> o.AddTask:
+    spec = evolve(spec, pause=Pause()) if is_paused else spec
     if is_replace and spec.pause and spec.pause.is_on:
         raise Refusal(
             "bad-option", "paused= is for a task that is new; beside replace=yes, say PAUSE", "paused"

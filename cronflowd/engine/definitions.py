@@ -61,7 +61,8 @@ def _add(state: State, order: o.AddTask, now: datetime, limits: Limits) -> Decis
     check_limit(state.tasks, limits.tasks, "tasks")
     task_id = _new_id(state, order.task_id, order.spec.name)
     pause = order.spec.pause
-    spec = _settled(state, _named(read_today(order.spec.bare, state.default_tz), task_id))
+    spec = order.spec.bare if pause else order.spec
+    spec = _settled(state, _named(read_today(spec, state.default_tz), task_id))
     anchor_at = _anchor(now)
     due_at = now if order.now else spec.moments.next_after(now, anchor_at)
     if due_at is None:

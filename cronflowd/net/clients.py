@@ -634,7 +634,8 @@ _AS = re.compile(rb"[ \t]*AS(?![^ \t])", re.IGNORECASE)
 
 def _is_order(line: str) -> bool:
     """Blank lines and comments get no reply."""
-    line = line.lstrip(" \t\ufeff")  # as before a verb
+    if line and line[0] in " \t\ufeff":
+        line = line.lstrip(" \t\ufeff")  # as before a verb
     return bool(line) and line[0] != "#" and not line.isspace()
 
 

@@ -196,7 +196,8 @@ async def test_a_kill_ends_every_handler(handlers: Path, kind: str) -> None:
         nursery.start_soon(_kill_when_ready, job)
         # Of TERM either way: a second one may meet the process at its very end.
         assert status == (await carry_out(job)).exit
-    assert said(job) == lines
+    # Python may then say on standard error that it could not take note of that one.
+    assert [line for line in said(job) if line.startswith("1 ")] == lines
 
 
 async def test_a_timeout_ends_a_handler(handlers: Path) -> None:
