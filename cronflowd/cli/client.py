@@ -277,9 +277,8 @@ class Out:
     def __init__(self, stream: TextIO | None) -> None:
         self.stream = stream
         self.why_closed: OSError | None = None  # all that follows goes nowhere
-        self.source: Connection | None = (
-            None  # whose server is not to wait for whoever reads this, as a pager
-        )
+        # Whose server is not to wait for whoever reads this, as a pager.
+        self.source: Connection | None = None
         self._held = bytearray()
         self._fd = -1
         with suppress(OSError):  # who calls us may have put something else in its place

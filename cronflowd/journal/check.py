@@ -320,9 +320,8 @@ def _mend(data: Path, found: Findings, fix: bool) -> Iterator[str]:
         _make_open_segment(found.replay)
         newest = max((first for first, _ in files.list_segments(directory)), default=0)
         if read_newest(directory) > newest:
-            (
-                directory / files.NEWEST_NAME
-            ).unlink()  # what it names is given up; the next start names another
+            # What it names is given up; the next start names another.
+            (directory / files.NEWEST_NAME).unlink()
         sync_directory(directory)
 
 

@@ -305,7 +305,7 @@ def _retry_text(policy: RetryPolicy, times: int) -> str:
 
 # --- what it does -----------------------------------------------------------------------------------
 
-_OF_PAYLOAD = ("payload", "body", *TEXTS)  # and all that a payload says
+_OF_PAYLOAD = ("payload", "body", *TEXTS)  # options that a payload says
 
 
 def _say_work(words: Words, body: JobBody, old: Job | None) -> None:

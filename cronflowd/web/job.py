@@ -165,7 +165,7 @@ PAYLOADS: dict[str, tuple[str, ...]] = {
     "custom": ("handler", "data", "cwd", "env", "user"),
     "echo": ("command", "cwd", "env"), "sleep": ("command", "cwd", "env"), "calculate": ("command",),
 }  # fmt: skip
-TEXTS = ("expect", "secret", "stdin", "user", "cwd")  # options that are fields of the same name,
+TEXTS = ("expect", "secret", "stdin", "user", "cwd")  # options that are fields of the same name
 
 
 # --- to JSON ----------------------------------------------------------------------------------------

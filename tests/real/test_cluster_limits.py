@@ -104,14 +104,20 @@ def run_long(node: Node, run: int) -> list[str]:
     return [f"1\t{row}" for row in rows]
 
 
-def test_what_a_job_wrote_outlives_the_leader_that_took_it(start_node: StartNode, etcds: Etcds) -> None:
-    """etcd is given the beginning only; once the worker has its ACK, another node has the rest."""
+def run_copied(start_node: StartNode) -> tuple[Node, Node, list[str]]:
+    """The leader, a standby that has all of a long run of it, and what that run wrote."""
     one = start_node("a", *FEW)
     wait_until(lambda: one.leads)
     other = start_node("b", *FEW)
     assert one.ask("ADD name=long 0 0 1 1 * x")[0].startswith("OK 1 ")
-    first = run_long(one, 1)
-    wait_until(lambda: other.ask("LOCAL", "LOG 1")[1:-1] == first)
+    rows = run_long(one, 1)
+    wait_until(lambda: other.ask("LOCAL", "LOG 1")[1:-1] == rows)
+    return one, other, rows
+
+
+def test_what_a_job_wrote_outlives_the_leader_that_took_it(start_node: StartNode, etcds: Etcds) -> None:
+    """etcd is given the beginning only; once the worker has its ACK, another node has the rest."""
+    one, other, first = run_copied(start_node)
     wait_until(lambda: "output-uncopied\t0" in one.ask("STATUS"))
     shared = etcds.shared(one.cluster)
     assert len(b"".join(line for value in shared.fetch(1) for line in value)) < 10_000
@@ -126,13 +132,7 @@ def test_what_a_job_wrote_outlives_the_leader_that_took_it(start_node: StartNode
 @pytest.mark.long
 def test_what_only_a_dead_leader_had_of_an_output_is_told(start_node: StartNode, etcds: Etcds) -> None:
     """An ACK waits a second for a standby that stands still, not for ever."""
-    one = start_node("a", *FEW)
-    wait_until(lambda: one.leads)
-    other = start_node("b", *FEW)
-    assert one.ask("ADD name=long 0 0 1 1 * x")[0].startswith("OK 1 ")
-    first = run_long(one, 1)
-    wait_until(lambda: other.ask("LOCAL", "LOG 1")[1:-1] == first)
-    one, other = other, one
+    other, one, first = run_copied(start_node)
     one.freeze()
     second = run_long(other, 2)
     uncopied = next(row for row in other.ask("STATUS") if row.startswith("output-uncopied"))

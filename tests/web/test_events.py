@@ -13,7 +13,7 @@ import trio
 
 from cronflowd.web import events
 from cronflowd.web.line import Unreachable
-from tests.lib.asgi import Browser
+from tests.lib.asgi import Browser, InMemory
 from tests.lib.waiting import PATIENCE_S
 from tests.lib.web_api import API, an_api
 
@@ -112,15 +112,21 @@ def test_who_was_cut_off_goes_on_without_a_gap(
     trio.run(look)
 
 
+async def add_unseen(daemon: InMemory) -> int:
+    """Tasks of which all but one come after what is returned: how far the journal was then."""
+    await daemon.say("ADD name=seen @daily x")
+    seq = (await daemon.ask("STATUS")).pairs["journal-seq"]
+    for line in LINES:
+        await daemon.say(line)
+    return int(seq)
+
+
 def test_the_first_to_come_back_gets_what_nobody_followed(tmp_path: Path) -> None:
     """After this process was started anew, every browser comes back, and the daemon tells what was."""
 
     async def look() -> None:
         async with an_api(tmp_path) as (browser, daemon):
-            await daemon.say("ADD name=seen @daily x")
-            seq = (await daemon.ask("STATUS")).pairs["journal-seq"]
-            for line in LINES:
-                await daemon.say(line)
+            seq = await add_unseen(daemon)
             async with listening(browser, last_event_id=str(seq)) as one:
                 assert await one.names(3) == ["t0", "t1", "t2"]
                 async with listening(browser, last_event_id=str(seq)) as two:
@@ -139,10 +145,7 @@ def test_what_the_first_to_come_back_has_missed_is_told_to_him_alone(tmp_path: P
 
     async def look() -> None:
         async with an_api(tmp_path) as (browser, daemon):
-            await daemon.say("ADD name=seen @daily x")
-            seq = (await daemon.ask("STATUS")).pairs["journal-seq"]
-            for line in LINES:
-                await daemon.say(line)
+            seq = await add_unseen(daemon)
             feed: events.Feed = browser.app.state.feed
             readers = {since: events.Reader() for since in (str(seq), None, str(seq + 2), "99999")}
             async with trio.open_nursery() as nursery:

@@ -32,9 +32,8 @@ STATES = {
 SORTS = {"": "Oldest first", "name": "Name", "next": "Next run", "-last": "Last run", "-id": "Newest first"}
 WEEKS = 26
 LAST_RUNS = 15
-MAX_WAITING = (
-    300  # lines of who waits for whom: of hundreds that wait for hundreds there are tens of thousands
-)
+# Lines of who waits for whom: of hundreds that wait for hundreds there are tens of thousands.
+MAX_WAITING = 300
 MAX_PAUSED = 100  # whose reasons are asked for
 # GET's rows that have a place of their own on the page, or say nothing new.
 PLACED = frozenset(
