@@ -37,7 +37,7 @@ PAGES = (
     "/runs", "/runs?page=300", f"/runs?job={ONE}", "/runs?state=failed,timeout,lost,missed",
     "/runs?worker=rare", f"/runs/{MIDDLE}", "/runs/1", f"/runs/{TASKS * RUNS_EACH}", f"/runs/{MIDDLE}/log",
     f"/runs/{MIDDLE}/cancel", "/week", "/statistics", "/flows", "/workers", "/heartbeats", "/pauses",
-    "/changes", "/clock-changes", "/users", "/tokens", "/secrets", "/audit", "/more",
+    "/changes", "/clock-changes", "/users", "/tokens", "/secrets", "/audit", "/line", "/more",
 )  # fmt: skip
 LISTS = (
     "jobs?limit=20", "jobs?page=400&limit=20", "executions?limit=20", "executions?limit=20&page=400",

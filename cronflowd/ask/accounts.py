@@ -46,13 +46,15 @@ def authenticate(text: str, context: Context) -> q.Authenticate:
 
 
 def act_as(text: str, context: Context) -> q.ActAs:
-    words, options = g.split_words(text, "from", "session")
-    name = g.one_or_none(words, "account") or ""
+    words, options = g.split_words(text, "from", "session", "only")
+    name, is_only = g.one_or_none(words, "account") or "", g.is_yes(options, "only")
     login = g.count(options, "session", 1, MAX_ID)
     if login and not name:
         raise WrongWords("session= is of an account: AS NAME session=ID")
+    if is_only and not (name or "from" in options):
+        raise WrongWords("only=yes is for somebody else: AS NAME only=yes")
     try:
-        return q.ActAs(name, parse_peer(options["from"]) if "from" in options else "", login)
+        return q.ActAs(name, parse_peer(options["from"]) if "from" in options else "", login, is_only)
     except ValueError:
         shown = escape(options["from"][:80])
         raise Refusal(

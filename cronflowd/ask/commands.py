@@ -325,7 +325,7 @@ _ROWS = (
         "authenticate", anybody=True,
     ),
     Verb(
-        a.act_as, "AS [NAME] [from=ADDRESS] [session=ID]",
+        a.act_as, "AS [NAME] [from=ADDRESS] [session=ID] [only=yes]",
         "a gateway speaks for an account, or for nobody yet", "act_as", role="admin", gateway="",
     ),
     Verb(nothing(q.Alone), "WHOAMI", "who you are here, and what you may do", "whoami"),

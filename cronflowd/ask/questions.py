@@ -267,6 +267,7 @@ class ActAs(Question):
     name: str = ""  # empty = nobody, from an address
     address: str = ""  # empty = the gateway's own
     login: int | None = None  # only as long as that one has not ended
+    is_only: bool = False  # from then on it is whom it speaks for, and no gateway
 
 
 class Forgot(Question):

@@ -458,6 +458,10 @@ class Admission:
             session.address = question.address
         else:
             self._be_itself(session)
+        if question.is_only:
+            session.gateway = None
+            # Whom it does not name has to show who he is, as any stranger there.
+            session.must_authenticate, session.authenticated = True, bool(question.name)
         return self.whoami(session)
 
     def check_gateway(self, session: Session) -> None:

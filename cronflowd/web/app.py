@@ -15,7 +15,7 @@ from litestar.types import Message, Send
 from ..host.config import WebSettings
 from ..net.lines import MAX_LINE_BYTES
 from ..tasks.kinds import refuse_duplicates
-from . import auth, envelope, events, health, jobs, monitoring, older, openapi, people, worker_door
+from . import auth, envelope, events, health, jobs, lines, monitoring, older, openapi, people, worker_door
 from .guard import Limits
 from .identity import FORM, make_identity
 from .line import Daemon
@@ -29,7 +29,7 @@ HANDLERS: list[Any] = [
     Router("/api/v1/auth", route_handlers=handlers_in(auth)),
     Router(
         "/api/v1",
-        route_handlers=handlers_in(jobs, people, monitoring, events),
+        route_handlers=handlers_in(jobs, people, monitoring, events, lines),
         dependencies={"asker": Provide(asker_of)},
         guards=[known_query],
     ),

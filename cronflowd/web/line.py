@@ -40,6 +40,7 @@ MAX_WAITING_EACH = 32  # requests of one address that wait for such a place
 MAX_FOLLOWING, MAX_FOLLOWING_EACH = 256, 64  # connections that carry WATCH or LOG follow; one account's
 IDLE_S = 60.0  # after which a connection that nobody used is closed; the daemon ends it after 300
 MAX_REPLY_BYTES = 64 * 1024 * 1024  # of all rows of one answer: no request asks for more
+MAX_PASSED_BYTES = 8 * 1024 * 1024  # the same of a line that is passed on: it may ask for anything
 RECEIVE_BYTES = 65_536
 
 Row = dict[str, Any]
@@ -47,6 +48,10 @@ Row = dict[str, Any]
 
 class Unreachable(Exception):  # it is said of the daemon, and no fault of whoever asked
     """The daemon does not answer; the message says how."""
+
+
+class TooLong(Unreachable):
+    """It tells more than was to be read."""
 
 
 class NoGateway(Unreachable):
@@ -157,16 +162,17 @@ class Connection:
         """The status line of what is followed, behind which its rows come; raises Refusal."""
         return Answer([], await self.read_row()).check().status
 
-    async def read(self) -> Answer:
-        """A whole answer. Raises Unreachable where it is longer than any that is asked for."""
+    async def read(self, most: int | None = None) -> Answer:
+        """A whole answer. Raises TooLong where it has more bytes than any that is asked for."""
         lines: list[bytes] = []
-        end = self.taken + MAX_REPLY_BYTES
+        most = most or MAX_REPLY_BYTES
+        end = self.taken + most
         while True:
             lines.append(line := await self._read_line())
             if line.startswith((b'{"ok":true', b'{"ok":false')):
                 break
             if self.taken > end:
-                raise Unreachable(f"an answer of more than {MAX_REPLY_BYTES} bytes")
+                raise TooLong(f"an answer of more than {most} bytes")
         *rows, status = _parse(b"[%b]" % b",".join(lines))  # parsed together they cost half as much
         return Answer(rows, status)
 
@@ -212,6 +218,30 @@ class Daemon:
                 return answers[len(words) :]
         if caller.knocks:
             raise Refusal("too-many", _TOO_MANY)
+        raise Unreachable(f"{self.where}: no answer within {REPLY_S:g} s")
+
+    async def pass_on(self, line: str, caller: Caller) -> Answer:
+        """The answer to a line as somebody wrote it; raises Refusal.
+
+        It may be any. So it is said on a connection that has never been anybody else's and is no
+        gateway's any more, and that is closed behind it.
+        """
+        speaks_for, *shown = caller.words
+        words = [speaks_for + b" only=yes", *shown]
+        with trio.move_on_after(REPLY_S):
+            async with self._place(caller):
+                connection = await self._connect()
+                try:
+                    with _as_unreachable(self.where):
+                        for word in words:
+                            _check_known(await connection.converse([word]))
+                        await connection.send([_encode(line)])
+                        return (await connection.read(MAX_PASSED_BYTES)).check()
+                except TooLong:
+                    told = f"the answer has more than {MAX_PASSED_BYTES} bytes; ask for less, as by limit="
+                    raise Refusal("too-long", told) from None
+                finally:
+                    await trio.aclose_forcefully(connection.stream)
         raise Unreachable(f"{self.where}: no answer within {REPLY_S:g} s")
 
     @asynccontextmanager

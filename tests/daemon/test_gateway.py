@@ -70,7 +70,19 @@ def test_it_is_whom_it_says_to_be_until_it_says_otherwise(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "line", ["AS eve", "AS ann bob", "AS ann from=nowhere", "AS gone", 'AS "ann', "AS ann to=x", "AS from="]
+    "line",
+    [
+        "AS eve",
+        "AS ann bob",
+        "AS ann from=nowhere",
+        "AS gone",
+        'AS "ann',
+        "AS ann to=x",
+        "AS from=",
+        "AS only=yes",
+        "AS ann only=perhaps",
+        "AS eve only=yes",
+    ],
 )
 def test_what_follows_a_refused_as_is_done_for_nobody(line: str, tmp_path: Path) -> None:
     """The lines behind it are on their way already, and must not be done for the one before."""
@@ -85,6 +97,47 @@ def test_what_follows_a_refused_as_is_done_for_nobody(line: str, tmp_path: Path)
             assert found[1].split(" ")[:2] in (["ERR", "denied"], ["ERR", "syntax"], ["ERR", "bad-option"])
             assert [text.split(" ")[1] for text in found[2:4]] == ["auth-required"] * 2
             assert (found[4], gateway.closing, house.state.tasks) == ("OK ann role=user", False, {})
+
+    trio.run(speak)
+
+
+def test_a_connection_that_is_only_somebody_is_no_gateway_any_more(tmp_path: Path) -> None:
+    """What he says is passed on as it came, so it must not be able to speak for others."""
+
+    async def speak() -> None:
+        house = await a_house(tmp_path)
+        for name, before in ("1", "AS"), ("2", "AS root"):
+            gateway = house.session(address=ROOT)
+            found = await said(
+                house, gateway, before, "AS ann from=198.51.100.7 only=yes", "AS root", "USER FORGOT bob",
+                "SESSION ADD root", "AS", f"ADD name=hers-{name} @daily x",
+            )  # fmt: skip
+            assert found[1] == "OK ann role=user"
+            assert all(each.startswith("ERR denied this takes the role admin") for each in found[2:6])
+            assert found[6].startswith(f"OK {name} hers-{name} ")
+            assert house.state.find(f"hers-{name}").spec.options.owner == "ann"  # type: ignore[union-attr]
+
+    trio.run(speak)
+
+
+def test_whom_only_does_not_name_has_to_show_who_he_is(tmp_path: Path) -> None:
+    """As a stranger from there, be it on the socket of this machine's root."""
+
+    async def speak() -> None:
+        house = await a_house(tmp_path)
+        gateway = house.session(address=ROOT)
+        found = await said(
+            house, gateway, "AS from=198.51.100.7 only=yes", "LIST", "AS ann", WRONG, "LIST", RIGHT, "LIST",
+            "AS root",
+        )  # fmt: skip
+        assert found[0] == "OK nobody role=none"
+        assert [each.partition(" from")[0][:17] for each in found[1:5]] == [
+            "ERR auth-required", "ERR auth-required", "ERR denied the na", "ERR auth-required",
+        ]  # fmt: skip
+        assert (found[5:7], found[7][:10]) == (["OK ann role=user", "OK 0"], "ERR denied")
+        # It is ended as any other one of hers is.
+        await house.ask(house.session("root", "admin"), "USER SET ann disabled=yes")
+        assert gateway.closing
 
     trio.run(speak)
 

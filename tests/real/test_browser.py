@@ -43,7 +43,7 @@ PAGES = {
     "statistics": "/statistics", "flows": "/flows", "flow": "/flows/2", "workers": "/workers",
     "heartbeats": "/heartbeats", "pauses": "/pauses", "changes": "/changes", "undo": "/undo",
     "clock-changes": "/clock-changes", "users": "/users", "tokens": "/tokens", "secrets": "/secrets",
-    "audit": "/audit", "sessions": "/sessions", "more": "/more",
+    "audit": "/audit", "sessions": "/sessions", "line": "/line?say=STATUS", "more": "/more",
     "nothing": "/jobs?search=nothing-like-that", "login": "/login", "forgot": "/forgot",
     "reset": "/reset?token=x",
 }  # fmt: skip
@@ -540,7 +540,9 @@ def test_who_only_looks_is_shown_no_button_that_changes_anything(house: House) -
                 '<form method="post" action="([^"]*)"',
                 context.request.get(path, headers={"Accept": "text/html"}).text(),
             )
-            assert set(posts) <= {"/theme", "/logout", "/sessions"}, path  # the last are his own
+            assert set(posts) <= {"/theme", "/logout", "/sessions", "/line"}, (
+                path
+            )  # his own, and what may be a look
     page.get_by_role("button", name="Sign out").click()
     page.wait_for_url("**/login")
     page.goto("/jobs")

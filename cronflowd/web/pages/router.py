@@ -9,7 +9,7 @@ from litestar.response import Redirect
 
 from ..identity import AnyRequest
 from ..rest import handlers_in
-from . import entrance, fleet, flows, home, job_form, jobs, people, runs, week
+from . import entrance, fleet, flows, home, job_form, jobs, lines, people, runs, week
 from .paper import static
 from .visit import THEMES, inner, make_visit, on_error
 
@@ -33,7 +33,7 @@ PAGES = [
     Router(
         path="/",
         # The form before the page of one job: `new` is no job.
-        route_handlers=handlers_in(home, job_form, jobs, runs, week, flows, fleet, people),
+        route_handlers=handlers_in(home, job_form, jobs, runs, week, flows, fleet, people, lines),
         dependencies={"visit": Provide(make_visit)},
         exception_handlers={Exception: on_error},
         include_in_schema=False,

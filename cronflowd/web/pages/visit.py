@@ -259,7 +259,7 @@ def make_guest(request: AnyRequest) -> Visit:
 
 # What a form sends goes to the page itself, or below the page of one thing.
 _SENT_FROM = re.compile(
-    r"/(?:users|tokens|secrets|sessions|undo|workers|heartbeats)\b|/(?:jobs|runs|flows)/[A-Za-z0-9._-]+(?:/edit\b)?"
+    r"/(?:users|tokens|secrets|sessions|undo|workers|heartbeats|line)\b|/(?:jobs|runs|flows)/[A-Za-z0-9._-]+(?:/edit\b)?"
 )
 TITLES = {
     400: "That cannot be done as it was said", 403: "You may not do this", 404: "There is no such thing",

@@ -372,6 +372,26 @@ async def test_one_sees_where_one_is_signed_in_and_ends_one_session_or_all_other
         assert (await browser.get("/sessions")).status == 200
 
 
+async def test_any_line_may_be_typed_into_a_page(tmp_path: Path) -> None:
+    """With the rights of whoever types, and what comes back is text."""
+    async with _house(tmp_path, "user") as (browser, daemon):
+        page = (await browser.get("/line?say=CLEAR+all")).text
+        assert 'value="CLEAR all"' in page and await daemon.say("LIST") == []
+        answer = await _send(browser, "/line", line=f'ADD name=a desc="{_quoted(BAD)}" @daily x')
+        assert answer.status == 200 and "jobName=a" in answer.text
+        page = (await _send(browser, "/line", line="GET a")).text
+        assert "&lt;script&gt;" in page and "\u202e" not in page
+        for line, status, told in (
+            ("LITS", 400, "did you mean LIST?"), ("CLEAR", 403, "this takes the role operator"),
+            ("AS root", 403, "takes the role admin"), ("", 400, "HELP lists them"),
+            ("FORMAT text", 400, "every answer is JSON here"), ("GET a\nREMOVE a", 400, "a newline"),
+        ):  # fmt: skip
+            answer = await _send(browser, "/line", line=line)
+            assert (answer.status, told in answer.text) == (status, True), line
+        assert (await browser.ask("POST", "/line", form={"line": "REMOVE a"})).status == 403
+        assert len(await daemon.say("LIST")) == 1
+
+
 async def test_a_method_that_there_is_not_is_answered_with_those_there_are(tmp_path: Path) -> None:
     """Whoever asks for a page learns as much as whoever asks for JSON."""
     async with _house(tmp_path) as (browser, _):
