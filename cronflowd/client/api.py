@@ -129,6 +129,10 @@ class Client:
         """The jobs by state, the last 24 hours, the workers, and what comes next."""
         return self._calls.get_system_status()
 
+    def say(self, line: str, *, key: str | None = None) -> Json:
+        """Any line of the protocol: the `rows` of its answer, by their columns' names, and its `status`."""
+        return self._calls.say(line, key)
+
     createJob, getJob, listJobs, updateJob, deleteJob = (  # noqa: N815  # as JavaScript has them
         create_job, get_job, list_jobs, update_job, delete_job,
     )  # fmt: skip

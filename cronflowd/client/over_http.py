@@ -141,6 +141,9 @@ class OverHttp:
         body = {"cron": cron, "timezone": timezone, "count": count}
         return self.ask("POST", "/inspector/preview", body)["occurrences"]
 
+    def say(self, line: str, key: str | None) -> Any:
+        return self.ask("POST", "/lines", {"line": line}, **({"Idempotency_Key": key} if key else {}))
+
     def get_system_status(self) -> Any:
         board = self.ask("GET", "/monitoring/dashboard")
         return {

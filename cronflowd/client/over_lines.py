@@ -154,6 +154,15 @@ class OverLines:
             error.field = error.field or "cron"
             raise
 
+    def say(self, line: str, key: str | None) -> Json:
+        with _refusing():
+            said = talks.any_line(line, key)
+        try:
+            answer = self._say(said)
+        finally:
+            self.close()  # it may have changed who speaks there, and how
+        return {"rows": answer.rows, "status": answer.told}
+
     def get_system_status(self) -> Json:
         pairs = self._say("SUMMARY").pairs
         return {

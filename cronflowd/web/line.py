@@ -106,6 +106,11 @@ class Answer:
         return self
 
     @property
+    def told(self) -> Row:
+        """What stands behind OK."""
+        return {key: value for key, value in self.status.items() if key != "ok"}
+
+    @property
     def pairs(self) -> Row:
         """Rows of `key, value`, as of GET and STATUS."""
         return {row["key"]: row["value"] for row in self.rows}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from litestar import post
@@ -11,19 +10,8 @@ from msgspec import Struct
 
 from ..base.errors import Refusal
 from .envelope import Refused, status_of
-from .line import check_travels
 from .rest import Success, Who
-from .talks import KEY_HEADER, is_key_taken, once
-
-_VERB = re.compile("[A-Za-z]+(?![^ \t])")
-# What makes no sense for one line, and what there is instead.
-_INSTEAD = {
-    "FORMAT": "every answer is JSON here",
-    "ONCE": "the header Idempotency-Key does that",
-    "WATCH": "/api/v1/events tells what happens",
-    "LOG follow": "/api/v1/executions/RUN/log?follow=1 tells what it writes",
-}
-_FOLLOWS = re.compile(r"LOG[ \t]+\S+[ \t](?:.*[ \t])?follow(?![^ \t])", re.IGNORECASE)
+from .talks import KEY_HEADER, any_line, is_key_taken
 
 
 class LineBody(Struct, forbid_unknown_fields=True):
@@ -39,21 +27,10 @@ class LineAnswer(Struct):
     status: dict[str, Any]
 
 
-def check_line(line: str) -> str:
-    """Itself; raises Refusal for what is no order, or none that is whole by itself."""
-    check_travels(line, "line")
-    if not (verb := _VERB.match(line)):
-        raise Refusal("syntax", "a line begins with a verb, as STATUS; HELP lists them", "line")
-    word = "LOG follow" if _FOLLOWS.match(line) else verb[0].upper()
-    if instead := _INSTEAD.get(word):
-        raise Refusal("syntax", f"{word} is for a connection that stays open; {instead}", "line")
-    return line
-
-
 @post("/lines", summary="Any line of the protocol", status_code=200)
 async def say_line(asker: Who, data: JSONBody[LineBody]) -> Success[LineAnswer]:
     """As whoever asks, with the rights of his account: `{"line": "FLOW load RUN"}`."""
-    said = once(asker.key, check_line(data.line))
+    said = any_line(data.line, asker.key)
     try:
         answer = await asker.daemon.pass_on(said, asker.caller)
     except Refusal as refusal:  # what it is about are words of the line, which are no fields of the body

@@ -61,6 +61,28 @@ def once(key: str | None, said: str) -> str:
     return f"ONCE {key} {said}"
 
 
+_VERB = re.compile("[A-Za-z]+(?![^ \t])")
+# What makes no sense for one line, and what there is instead.
+_INSTEAD = {
+    "FORMAT": "every answer is JSON here",
+    "ONCE": "the header Idempotency-Key does that",
+    "WATCH": "/api/v1/events tells what happens",
+    "LOG follow": "/api/v1/executions/RUN/log?follow=1 tells what it writes",
+}
+_FOLLOWS = re.compile(r"LOG[ \t]+\S+[ \t](?:.*[ \t])?follow(?![^ \t])", re.IGNORECASE)
+
+
+def any_line(line: str, key: str | None = None) -> str:
+    """A line as somebody wrote it; raises Refusal for what is no order, or none that is whole by itself."""
+    check_travels(line, "line")
+    if not (verb := _VERB.match(line)):
+        raise Refusal("syntax", "a line begins with a verb, as STATUS; HELP lists them", "line")
+    word = "LOG follow" if _FOLLOWS.match(line) else verb[0].upper()
+    if instead := _INSTEAD.get(word):
+        raise Refusal("syntax", f"{word} is for a connection that stays open; {instead}", "line")
+    return once(key, line)
+
+
 def slice_of(page: int, limit: int) -> dict[str, Any]:
     """limit= and offset=, with the number of all."""
     return {"limit": limit, "offset": (page - 1) * limit, "count": "yes"}

@@ -154,6 +154,25 @@ def test_what_is_wrong_is_wrong_at_either_door(
     assert (caught.value.code, caught.value.field) == (code, field)
 
 
+def test_any_line_is_said_at_either_door(client: Client) -> None:
+    """Flows have no call of their own; and what a line does to its connection is done to no other."""
+    client.create_job({"id": "a", "command": "true", "schedule": "@daily"})
+    run = client.say("RUN a", key="once")
+    assert client.say("RUN a", key="once") == run == {"rows": [], "status": {"run": run["status"]["run"]}}
+    assert client.say("HELLO name=me")["status"]["server"] == "cronflowd"
+    assert client.say("QUIT")["rows"] == []
+    (row,) = client.say("LIST")["rows"]
+    assert (row["jobName"], row["schedule"]) == ("a", "@daily")
+    for said, code, field in (
+        ("GET nope", "not-found", None), ("GET a\nREMOVE a", "syntax", "line"),
+        ("FORMAT text", "syntax", "line"), ("WATCH", "syntax", "line"), ("RUN b", "not-found", None),
+    ):  # fmt: skip
+        with pytest.raises(CronflowError) as caught:
+            client.say(said)
+        assert (caught.value.code, caught.value.field) == (code, field)
+    assert client.get_job("a")["id"] == row["id"]
+
+
 def test_the_wrong_door_is_named(daemon: Daemon) -> None:
     """Whoever mixes up the ports, or writes half of an address, is told which one it was."""
     for where in f"http://127.0.0.1:{daemon.port}", f"127.0.0.1:{daemon.worker_port}":

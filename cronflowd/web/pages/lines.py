@@ -9,7 +9,7 @@ from litestar import get, post
 from ...base.errors import Refusal
 from ..envelope import Refused, status_of
 from ..line import Answer
-from ..lines import check_line
+from ..talks import any_line
 from .visit import Page, Visit, Visitor
 
 MAX_ROWS = 500
@@ -28,7 +28,7 @@ async def say(visit: Visitor) -> Page:
     said = (await visit.form()).get("line", "")
     await visit.look()
     try:
-        answer = await visit.daemon.pass_on(check_line(said), visit.caller)
+        answer = await visit.daemon.pass_on(any_line(said), visit.caller)
     except Refusal as refusal:
         status = status_of(refusal.code)
         return _page(visit, said, error=Refused(status, refusal.code, refusal.message), wrong="line")
@@ -37,12 +37,11 @@ async def say(visit: Visitor) -> Page:
 
 def _page(visit: Visit, line: str, answer: Answer | None = None, **refused: Any) -> Page:
     rows = answer.rows if answer else []
-    status = answer.status if answer else {}
     return visit.page(
         "line.html",
         *([line] if line else []),
         form={"line": line},
-        said={key: value for key, value in status.items() if key != "ok"} if answer else None,
+        said=answer.told if answer else None,
         rows=rows[:MAX_ROWS],
         columns=list(rows[0]) if rows else [],
         more=len(rows) - MAX_ROWS,
