@@ -155,7 +155,8 @@ class Admission:
     def _let_in(self, known: Known, session: Session) -> Reply:
         self._become(session, known)
         session.is_session = session.authenticated = True
-        is_shown_often = session.gateway or known.digest == digest_of(self.gateway_token.decode())
+        is_passed_on = session.gateway or session.was_gateway
+        is_shown_often = is_passed_on or known.digest == digest_of(self.gateway_token.decode())
         if not (is_shown_often and known.digest) or self._strangers.is_news(
             counted_as(session), known.digest
         ):
@@ -459,7 +460,7 @@ class Admission:
         else:
             self._be_itself(session)
         if question.is_only:
-            session.gateway = None
+            session.gateway, session.was_gateway = None, True
             # Whom it does not name has to show who he is, as any stranger there.
             session.must_authenticate, session.authenticated = True, bool(question.name)
         return self.whoami(session)

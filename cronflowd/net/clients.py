@@ -98,6 +98,7 @@ class Session:
     is_script: bool = False  # it has sent what is no command of ours, all at once
     data: Any = None  # the core's own
     gateway: tuple[Known, str] | None = None  # itself, and its address, while it speaks for others (AS)
+    was_gateway: bool = False  # and is none any more: somebody's, for one request
     verb: Any = None  # the core's own: of the line that is executed
     moving: Any = None  # what IMPORT keeps of the lines before
     once: Any = None  # the core's own: of the line that is executed, where it is not to be done again

@@ -135,6 +135,12 @@ def test_whom_only_does_not_name_has_to_show_who_he_is(tmp_path: Path) -> None:
             "ERR auth-required", "ERR auth-required", "ERR denied the na", "ERR auth-required",
         ]  # fmt: skip
         assert (found[5:7], found[7][:10]) == (["OK ann role=user", "OK 0"], "ERR denied")
+        # What it shows with each request is told once a minute.
+        token = tokens_of(await house.ask(house.session("root", "admin"), "TOKEN ADD user=ann"))
+        for _ in range(3):
+            each = house.session(address=ROOT)
+            await said(house, each, "AS from=198.51.100.9 only=yes", f"AUTH {token}")
+        assert [fact.address for fact in house.facts if isinstance(fact, SignedIn)].count("198.51.100.9") == 1
         # It is ended as any other one of hers is.
         await house.ask(house.session("root", "admin"), "USER SET ann disabled=yes")
         assert gateway.closing
