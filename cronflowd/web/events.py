@@ -283,7 +283,7 @@ async def _catch_up(
             await _settle_doubt(feed, asker, reader)
             yield b"".join([event.data for event in found[at : at + MOST_AT_ONCE]])
         return
-    told: dict[str, None] = {}  # the last ones, in order
+    last = _place(since)  # that it has been told
     async with asker.follow(line("WATCH", since=since, id=reader.job)) as connection:
         await connection.begin()
         while not reader.is_cut:
@@ -291,18 +291,19 @@ async def _catch_up(
                 yield BEAT
                 continue
             event = to_event(row)
-            if _drop_told(reader, told) or (reader.events and reader.events[0].seq == event.seq):
-                return  # from here on the queue has it, or will
+            if _drop_told(reader, last) or (reader.events and reader.events[0].seq == event.seq):
+                reader.after = (
+                    last  # from here on the queue has it, or will; and what was told, it may still get
+                )
+                return
             yield event.data
-            told[event.seq] = None
-            if len(told) > 2 * MAX_BEHIND:
-                del told[next(iter(told))]
+            last = event.place if event.seq else last
 
 
-def _drop_told(reader: Reader, told: dict[str, None]) -> bool:
+def _drop_told(reader: Reader, last: tuple[int, float]) -> bool:
     """Takes out of the queue what the reader has been sent already."""
     before = len(reader.events)
-    while reader.events and reader.events[0].seq in told:
+    while reader.events and reader.events[0].place <= last:
         reader.events.popleft()
     return len(reader.events) < before
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,41 @@ def test_who_was_cut_off_goes_on_without_a_gap(
                 assert [*first.ids, *again.ids] == sorted({*first.ids, *again.ids}, key=float)
 
     trio.run(look)
+
+
+class OwnWatch:
+    """Whoever asks for what he has missed: these events come by a connection of his own, one by one."""
+
+    def __init__(self, *seqs: int) -> None:
+        self._rows = [{"seq": seq, "id": 1, "event": "added"} for seq in seqs]
+
+    @asynccontextmanager
+    async def follow(self, said: str) -> AsyncIterator[OwnWatch]:
+        assert said == "WATCH since=2"
+        yield self
+
+    async def begin(self) -> None:
+        pass
+
+    async def row_within(self, seconds: float) -> dict[str, Any] | None:
+        return self._rows.pop(0) if self._rows else None
+
+
+async def test_what_comes_late_by_the_common_watch_is_told_once() -> None:
+    """A busy process reads the one connection ahead of the other, by more than one event."""
+    reader, feed = events.Reader(after=(2, inf)), events.Feed(InMemory.__new__(InMemory))
+    feed.readers.add(reader)
+    own: Any = OwnWatch(3, 4, 5, 6)
+    told = []
+    async with aclosing(events._catch_up(feed, own, reader, "2", True)) as pieces:
+        async for piece in pieces:
+            told.append(piece)
+            if len(told) == 2:  # it has told of 4 already
+                reader.tell(events.to_event({"seq": 3, "id": 1}))
+    for seq in 4, 5, 6:
+        reader.tell(events.to_event({"seq": seq, "id": 1}))
+    assert [piece.partition(b"\n")[0] for piece in told] == [b"id: 3", b"id: 4"]
+    assert [event.seq for event in reader.events] == ["5", "6"]
 
 
 async def add_unseen(daemon: InMemory) -> int:
