@@ -17,7 +17,7 @@ import re
 import select
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,10 @@ MAX_CONNECTIONS = 32  # for requests; those that follow something have theirs be
 MAX_KNOCKING, MAX_KNOCKING_EACH = 64, 8  # the same for words that may be wrong; those of one address
 MAX_WAITING_EACH = 32  # requests of one address that wait for such a place
 MAX_FOLLOWING, MAX_FOLLOWING_EACH = 256, 64  # connections that carry WATCH or LOG follow; one account's
+MAX_PASSING, MAX_PASSING_EACH = 64, 8  # the same for lines that are passed on, of which each may take long
 IDLE_S = 60.0  # after which a connection that nobody used is closed; the daemon ends it after 300
 MAX_REPLY_BYTES = 64 * 1024 * 1024  # of all rows of one answer: no request asks for more
-MAX_PASSED_BYTES = 8 * 1024 * 1024  # the same of a line that is passed on: it may ask for anything
+MAX_PASSED_BYTES = 4 * 1024 * 1024  # the same of a line that is passed on: it may ask for anything
 RECEIVE_BYTES = 65_536
 
 Row = dict[str, Any]
@@ -129,6 +130,30 @@ def _parse(said: bytes) -> Any:
 
 
 @define
+class Crowd:
+    """Those who have a connection of their own meanwhile, by account, or by the address of a token."""
+
+    what: str  # they do
+    most: int
+    most_each: int
+    _known: Counter[bytes] = field(factory=Counter)
+
+    @contextmanager
+    def one_more(self, caller: Caller) -> Iterator[None]:
+        """Raises Refusal where there is no place; the gateway's own always finds one."""
+        whose, known = b"".join(caller.words[0].split()[1:2]), self._known
+        if whose and (known[whose] >= self.most_each or known.total() >= self.most):
+            raise Refusal("too-many", f"so many {self.what} that there is no place for one more")
+        known[whose] += 1
+        try:
+            yield
+        finally:
+            known[whose] -= 1
+            if not known[whose]:
+                del known[whose]
+
+
+@define
 class Connection:
     """One conversation; FORMAT json holds on it."""
 
@@ -196,7 +221,8 @@ class Daemon:
         self._places = trio.CapacityLimiter(MAX_CONNECTIONS)
         self._knocking = trio.CapacityLimiter(MAX_KNOCKING)
         self._by_address: dict[str, trio.CapacityLimiter] = {}  # of those who knock
-        self._following: Counter[bytes] = Counter()  # by account, or by the address of a token
+        self._following = Crowd("follow something already", MAX_FOLLOWING, MAX_FOLLOWING_EACH)
+        self._passing = Crowd("wait for the answer to a line", MAX_PASSING, MAX_PASSING_EACH)
 
     @property
     def where(self) -> str:
@@ -229,30 +255,36 @@ class Daemon:
         """The answer to a line as somebody wrote it; raises Refusal.
 
         It may be any. So it is said on a connection that has never been anybody else's and is no
-        gateway's any more, and that is closed behind it.
+        gateway's any more, and that is closed behind it; and it takes nobody's place, however long.
         """
-        speaks_for, *shown = caller.words
-        words = [speaks_for + b" only=yes", *shown]
-        with trio.move_on_after(REPLY_S):
-            async with self._place(caller):
-                connection = await self._connect()
-                try:
-                    with _as_unreachable(self.where):
-                        for word in words:
-                            _check_known(await connection.converse([word]))
-                        await connection.send([_encode(line)])
-                        return (await connection.read(MAX_PASSED_BYTES)).check()
-                except TooLong:
-                    told = f"the answer has more than {MAX_PASSED_BYTES} bytes; ask for less, as by limit="
-                    raise Refusal("too-long", told) from None
-                finally:
-                    await trio.aclose_forcefully(connection.stream)
+        with self._passing.one_more(caller), trio.move_on_after(REPLY_S):
+            connection = await self._open_only(caller)
+            try:
+                with _as_unreachable(self.where):
+                    await connection.send([_encode(line)])
+                    return (await connection.read(MAX_PASSED_BYTES)).check()
+            except TooLong:
+                told = f"the answer has more than {MAX_PASSED_BYTES} bytes; ask for less, as by limit="
+                raise Refusal("too-long", told) from None
+            finally:
+                await trio.aclose_forcefully(connection.stream)
         raise Unreachable(f"{self.where}: no answer within {REPLY_S:g} s")
+
+    async def _open_only(self, caller: Caller) -> Connection:
+        """A new connection that is the caller's, and can be nobody else's."""
+        speaks_for, *shown = caller.words
+        async with self._place(caller) if caller.knocks else nullcontext():
+            connection = await self._connect()
+            with _as_unreachable(self.where):
+                async with _or_closed(connection):
+                    for word in (speaks_for + b" only=yes", *shown):
+                        _check_known(await connection.converse([word]))
+            return connection
 
     @asynccontextmanager
     async def follow(self, line: str, caller: Caller = GATEWAY) -> AsyncIterator[Connection]:
         """A connection on which `line` was said and whose rows are the caller's to read. Raises Refusal."""
-        with self._counted(caller):
+        with self._following.one_more(caller):
             connection = await self._open(caller)
             try:
                 with _as_unreachable(self.where):
@@ -262,21 +294,6 @@ class Daemon:
                     yield connection
             finally:
                 await trio.aclose_forcefully(connection.stream)
-
-    @contextmanager
-    def _counted(self, caller: Caller) -> Iterator[None]:
-        """One more that somebody follows, unless that is too much; the gateway's own always finds a place."""
-        whose = b"".join(caller.words[0].split()[1:2])
-        if whose and (
-            self._following[whose] >= MAX_FOLLOWING_EACH or self._following.total() >= MAX_FOLLOWING
-        ):
-            raise Refusal("too-many", "so many follow something already that there is no place for one more")
-        self._following[whose] += 1
-        try:
-            yield
-        finally:
-            self._following[whose] -= 1
-            self._following += Counter()  # without those that are 0
 
     async def close_idle(self, older_than_s: float = IDLE_S) -> None:
         """Closes connections that nobody has used for so long."""

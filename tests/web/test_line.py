@@ -17,6 +17,7 @@ from cronflowd.host.config import WebSettings
 from cronflowd.web import line
 from cronflowd.web.line import Daemon, NoGateway, Unreachable, account, bearer, stranger
 from tests.lib.ports import free_ports
+from tests.lib.waiting import until
 
 
 class Scripted:
@@ -241,6 +242,29 @@ async def test_an_answer_without_end_is_given_up(tmp_path: Path, monkeypatch: py
             assert (await daemon.ask("LOG 1")).rows == [row]
         with pytest.raises(Unreachable, match="more than 100 bytes"):
             await daemon.ask("LOG 2")
+
+
+async def test_lines_that_are_passed_on_take_nobody_s_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each may take as long as its sender likes; what others ask for is answered meanwhile."""
+    monkeypatch.setattr(line, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(line, "MAX_PASSING_EACH", 2)
+    monkeypatch.setattr(line, "MAX_PASSING", 3)
+    ann, bob, eve = (account(name, "192.0.2.7") for name in ("ann", "bob", "eve"))
+    async with scripted(tmp_path) as (server, daemon), trio.open_nursery() as nursery:
+        server.answers["SLOW"] = []
+        for caller in (ann, ann, bob):
+            nursery.start_soon(daemon.pass_on, "SLOW", caller)
+        await until(lambda: [lines[-1:] for lines in server.said] == [["SLOW"]] * 3)
+        for caller in (ann, eve):
+            with pytest.raises(Refusal, match="no place") as caught:
+                await daemon.pass_on("LIST", caller)
+            assert caught.value.code == "too-many"
+        assert (await daemon.ask("LIST", ann)).status == {"ok": True}
+        assert server.said[0] == ["FORMAT json", "AS", "AS ann from=192.0.2.7 only=yes", "SLOW"]
+        nursery.cancel_scope.cancel()
+    assert daemon._passing._known.total() == 0
 
 
 # --- words that may be wrong --------------------------------------------------------------------
