@@ -28,7 +28,7 @@ from ..base.replies import Row
 from ..base.text import CONTROL, escape, format_time
 from ..tasks.options import DEFAULTS, set_options
 from ..tasks.reasons import code_of, in_words, shortened
-from ..tasks.targets import AT_EACH_END, BAD, OPPOSITE, UNSAID, Notify, Target, parse_notify
+from ..tasks.targets import AT_EACH_END, BAD, OPPOSITE, UNSAID, Notify, Target, notice_name, parse_notify
 from ..tasks.task import Failure, Task, TaskSpec, make_spec, tell_work
 from . import facts as f
 from .hearing import keeps_failing
@@ -218,7 +218,7 @@ class _Writer:
         # What a run wrote may look like a reference, and must not become one.
         text = orjson.dumps(payload).decode().replace("{{secret:", "{\\u007bsecret:")
         options = evolve(OPTIONS, type=kind, payload=text)
-        name = f"notify_{self._task}"
+        name = notice_name(self._task)
         if name in self._state.names or name in self._state.beats.expected:
             name = f"task_{self._task}"  # which nobody else can have
         moment = f"@at {format_time(self._now)}"

@@ -39,6 +39,11 @@ MAX_NOTIFY_BYTES = 4096
 _TARGET = re.compile(r"(?:([a-z]+(?:\+[a-z]+)*):)?(mailto:|slack\+(?=https?://)|(?=https?://))(.+)")
 
 
+def notice_name(task: int) -> str:
+    """What the task is called that tells somebody something, unless another one has that name."""
+    return f"notify_{task}"
+
+
 @frozen
 class Target:
     """One that is told, and of what."""

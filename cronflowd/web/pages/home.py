@@ -11,6 +11,7 @@ from litestar import get
 from litestar.response import Stream
 
 from ...base.text import format_time
+from ...tasks.targets import notice_name
 from ..line import Row
 from . import wording
 from .runs import tell_own
@@ -91,7 +92,7 @@ async def gone_wrong(visit: Visit, wrong: list[Row]) -> list[Row]:
 
     What is to run once goes when it has; nobody would hear of it otherwise.
     """
-    last = {row["id"]: row for row in reversed(wrong) if not row["jobName"].startswith("notify_")}
+    last = {row["id"]: row for row in reversed(wrong) if not is_notice(row)}
     jobs = await visit.ask_all(*(f"GET {ref}" for ref in last))
     gone = [
         row for row, job in zip(last.values(), jobs, strict=True) if job.status.get("code") == "not-found"
@@ -102,6 +103,11 @@ async def gone_wrong(visit: Visit, wrong: list[Row]) -> list[Row]:
         for row, end in zip(gone, ends, strict=True)
         if end.rows == [row]
     ]
+
+
+def is_notice(row: Row) -> bool:
+    """Whether it told somebody something: of those that did not arrive FAILED names the last."""
+    return bool(row["jobName"] == notice_name(row["id"]))
 
 
 def ended(row: Row) -> str:
@@ -144,6 +150,6 @@ def recovered(rows: list[Row], still: set[int]) -> list[Row]:
     """Jobs of which something went wrong, and the next went well: each once, with how often."""
     found: dict[int, Row] = {}
     for row in rows:
-        if row["id"] not in still and not row["jobName"].startswith("notify_"):
+        if row["id"] not in still and not is_notice(row):
             found.setdefault(row["id"], row | {"times": 0})["times"] += 1
     return list(found.values())

@@ -564,3 +564,24 @@ async def test_what_was_to_run_once_and_failed_has_not_gone_well_again(tmp_path:
         assert (await browser.get("/jobs/99")).status == 404
         below = text.partition("Went wrong, then well again")[2]
         assert 'href="/jobs/2"' not in card and all(name in below for name in ("flaky", "fixed"))
+
+
+async def test_only_a_notification_is_left_out_of_what_went_wrong(tmp_path: Path) -> None:
+    """A job of anybody's may be called notify_customers; it failed, and the first page did not say so."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=notify_staff notify=https://example.org/alarm @daily x")
+        await daemon.world.play("w", None, "HELLO name=w1 slots=9 can=shell,webhook")
+        for said, *ended in (
+            ("NOW name=notify_customers notify=none x", "DONE 1 1 3"),
+            ("RUN notify_staff", "DONE 2 1 4", "DONE 3 1 5"),  # and the first try of its notification
+            ("RUN notify_staff", "DONE 4 1 0"),
+        ):
+            await daemon.say(said)
+            for each in ended:
+                await daemon.world.play("w", None, each)
+        assert {row["jobName"] for row in await daemon.say("RUNS run=3")} == {"notify_3"}
+        text = (await browser.get("/")).text
+        (card,) = re.findall("<article.*?</article>", text, re.DOTALL)
+        assert "notify_customers" in card and "it is gone" in card
+        below = text.partition("Went wrong, then well again")[2].partition("</section>")[0]
+        assert "notify_staff" in below and "notify_3" not in below
