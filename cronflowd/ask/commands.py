@@ -7,6 +7,8 @@ section in protocol.md, whose table of verbs is made from these rows, as HELP is
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 from attrs import field, frozen
@@ -15,12 +17,17 @@ from ..base.errors import Refusal
 from ..base.nearest import meant
 from ..base.replies import Reply
 from ..base.text import ODD_BLANK, escape
+from ..engine import expectations
 from ..engine import orders as o
 from ..engine.access import RANK
+from ..engine.state import State
 from . import accounts as a
+from . import flows, listing, overview, revisions, views
 from . import parsers as p
 from . import questions as q
 from .grammar import Context, Parser, WrongWords, cut_word, nothing, one
+
+View = Callable[[State, Any, datetime], Reply]  # Any is what the verb's words were read as
 
 
 @frozen
@@ -30,7 +37,8 @@ class Verb:
     read: Parser  # what follows the verb
     usage: str
     summary: str
-    answer: str = ""  # the daemon's method that answers it
+    # Who answers it: what looks at the tables and no further, or by name a method of the daemon's.
+    answer: View | str = ""
     always: Reply | None = None  # the answer, where it is always the same; with neither, it is an order
     changes: bool = False  # although it is answered so
     anybody: bool = False  # may be said before AUTH
@@ -204,9 +212,9 @@ _ROWS = (
         p.list_tasks,
         "LIST [state=STATE,…] [tag=TAG] [name=GLOB] [owner=NAME] [type=TYPE] [search=TEXT]"
         " [sort=[-]id|name|next|state|last] [limit=N] [offset=N] [count=yes]",
-        "all tasks", "list",
+        "all tasks", listing.list_tasks,
     ),
-    Verb(p.get, "GET REF [@REV]", "everything about one task; or as it was at a revision", "get"),
+    Verb(p.get, "GET REF [@REV]", "everything about one task; or as it was at a revision", views.get_task),
     Verb(
         p.set_task, "SET REF|tag=TAG|name=GLOB [rev=N] key=value …",
         "changes tasks; schedule= command= name= too",
@@ -221,8 +229,8 @@ _ROWS = (
     Verb(nothing(q.Alone), "STATUS", "how the daemon is", "status", about_days=True),
     Verb(p.health, "HEALTH [late=1m] [queue=10000]", "whether all is well, or what is not", "health"),
     Verb(
-        nothing(q.Alone), "SUMMARY", "the tasks, the last day and the next moments in figures", "summary",
-        about_days=True,
+        nothing(q.Alone), "SUMMARY", "the tasks, the last day and the next moments in figures",
+        overview.summarize, about_days=True,
     ),
     Verb(p.metrics, "METRICS [NAME]", "figures for Prometheus, a line of its text a row", "metrics"),
     Verb(nothing(q.Alone), "CLOCK", "the time here, and how far off the workers' clocks are", "clock"),
@@ -243,7 +251,10 @@ _ROWS = (
     Verb(p.resume, "RESUME REF…|all|tag=TAG|name=GLOB|flow=REF", "the opposite"),
     Verb(p.pause, "DISABLE REF…|all|tag=TAG|name=GLOB|flow=REF [until=TIME] [why=TEXT]", "the same as PAUSE"),
     Verb(p.resume, "ENABLE REF…|all|tag=TAG|name=GLOB|flow=REF", "the same as RESUME"),
-    Verb(p.history, "HISTORY [REF] [limit=N] [offset=N]", "who changed what, newest first", "history"),
+    Verb(
+        p.history, "HISTORY [REF] [limit=N] [offset=N]", "who changed what, newest first",
+        revisions.show_history,
+    ),
     Verb(
         p.roll_back, "ROLLBACK REF REV", "sets a task as it was at a revision", "roll_back", changes=True
     ),
@@ -276,8 +287,14 @@ _ROWS = (
         p.stats, "STATS [REF] [by=day|hour] [tz=ZONE] [last=TIME] [since=TIME] [until=TIME]",
         "how often, how well, how long, how late", "stats",
     ),
-    Verb(p.failed, "FAILED [last=TIME] [since=TIME]", "tasks whose last fire did not end well", "failed"),
-    Verb(p.prove, "PROVE [last=TIME] [since=TIME] [until=TIME]", "that every fire is accounted for", "prove"),
+    Verb(
+        p.failed, "FAILED [last=TIME] [since=TIME]", "tasks whose last fire did not end well",
+        views.list_failed,
+    ),
+    Verb(
+        p.prove, "PROVE [last=TIME] [since=TIME] [until=TIME]", "that every fire is accounted for",
+        views.prove,
+    ),
     Verb(p.why, "WHY REF [TIME]", "why a task ran, or did not", "why", about_days=True),
     Verb(
         p.log, "LOG RUN|REF [-N] [follow] [fd=N] [tail=N]",
@@ -285,11 +302,14 @@ _ROWS = (
     ),
     Verb(
         p.next_moments, 'NEXT REF|all|"SCHEDULE" [n=5] [last=DURATION] [tz=ZONE] [from=TIME] [by=hour]',
-        "the next moments, or how many", "next",
+        "the next moments, or how many", overview.next_moments,
         about_days=True,
     ),
-    Verb(p.dependencies, "DEPS [REF]", "which tasks wait for which", "dependencies"),
-    Verb(p.describe, 'DESCRIBE REF|"SCHEDULE" [tz=ZONE]', "what a schedule means, in English", "describe"),
+    Verb(p.dependencies, "DEPS [REF]", "which tasks wait for which", flows.show_dependencies),
+    Verb(
+        p.describe, 'DESCRIBE REF|"SCHEDULE" [tz=ZONE]', "what a schedule means, in English",
+        views.describe_schedule,
+    ),
     Verb(
         p.clock_changes, "DST [REF|all] [until=TIME]", "what the next clock changes do", "dst",
         about_days=True,
@@ -303,7 +323,7 @@ _ROWS = (
         "tells when NAME falls silent", role="operator",
     ),
     Verb(p.beat, "BEAT NAME [ok|fail|STATUS [TEXT]]", "NAME shows life"),
-    Verb(nothing(q.Alone), "EXPECTS", "who has to show life, and when", "expects"),
+    Verb(nothing(q.Alone), "EXPECTS", "who has to show life, and when", expectations.show),
     Verb(one(o.ForgetExpectation, "name"), "FORGET NAME", "expects nothing of NAME any more",
          role="operator"),
     Verb(nothing(q.Alone), "WORKERS", "who runs the jobs", "workers"),
@@ -312,7 +332,7 @@ _ROWS = (
         p.step_down, "STEPDOWN [NODE]", "has another node lead", "cluster", changes=True, role="admin"
     ),
     Verb(nothing(q.AnswerAlone), "LOCAL", "first: this node answers by itself", "cluster"),
-    Verb(nothing(q.Alone), "TYPES", "the types of jobs, and who can do which", "types"),
+    Verb(nothing(q.Alone), "TYPES", "the types of jobs, and who can do which", views.list_types),
     Verb(p.drain(True), "DRAIN WORKER", "sends a worker no more runs", role="operator"),
     Verb(p.drain(False), "UNDRAIN WORKER", "sends it runs again", role="operator"),
     Verb(

@@ -29,7 +29,7 @@ from ..tasks.reasons import in_words
 from ..tasks.task import Run, Task
 from . import questions as q
 from .stats import success_of
-from .views import MOMENT_COLUMNS, moments_to_come, task_state
+from .views import MOMENT_COLUMNS, moments_to_come, show_next, task_state
 
 TOLD_STEP_S = 60.0  # a clock set by less is no news
 STEP_TOLD = timedelta(hours=1)  # so long after the clock was set
@@ -81,7 +81,7 @@ def _waits_longest(state: State) -> Run | None:
     return min(firsts, key=lambda run: run.queued_at, default=None)
 
 
-def summarize(state: State, now: datetime) -> Reply:
+def summarize(state: State, query: q.Alone, now: datetime) -> Reply:
     """SUMMARY: the tasks by state, the last day's fires by disposition, and what comes next."""
     balance = state.ledger.balance((), now - DAY, now)
 
@@ -109,6 +109,12 @@ def count_states(state: State, now: datetime) -> Generator[None, None, tuple[Cou
             states[task_state(state, task, now)] += 1
             failed += task.failure is not None
     return states, failed
+
+
+def next_moments(state: State, query: q.ShowNext, now: datetime) -> Reply:
+    """NEXT."""
+    show = show_load if query.by_hour else next_of_all if query.ref == "all" else show_next
+    return show(state, query, now)
 
 
 def next_of_all(state: State, query: q.ShowNext, now: datetime) -> Reply:

@@ -22,7 +22,7 @@ LOG_COLUMNS = ("change", "time", "who", "what")
 REVISION_COLUMNS = ("rev", "time", "who", "change")
 
 
-def show_history(state: State, query: q.ShowHistory) -> Reply:
+def show_history(state: State, query: q.ShowHistory, now: datetime) -> Reply:
     """HISTORY: of one task, or of everything, newest first."""
     if query.ref is None:
         columns, rows = LOG_COLUMNS, _all(state)

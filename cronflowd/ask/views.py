@@ -336,7 +336,7 @@ def list_templates(state: State) -> Reply:
     return Reply.counted(("name", "options"), rows)
 
 
-def list_failed(state: State, query: q.ListFailed) -> Reply:
+def list_failed(state: State, query: q.ListFailed, now: datetime) -> Reply:
     """FAILED: the tasks whose last fire did not end well, and who was not told, the latest first."""
     unheard = list(state.unheard.values())
 
@@ -362,7 +362,7 @@ def list_failed(state: State, query: q.ListFailed) -> Reply:
     return Reply.counted(FAILED_COLUMNS, rows())
 
 
-def prove(state: State, query: q.ProveLedger) -> Reply:
+def prove(state: State, query: q.ProveLedger, now: datetime) -> Reply:
     """PROVE: what was due, and what became of it; the status line says whether that is the same."""
     # Both sides of the balance are of this one moment, though counting takes its time.
     known, runs = state.ledger.balance((), query.since_at, query.until_at), list(state.runs.values())
@@ -597,7 +597,7 @@ def _told_can(worker: Worker) -> Iterator[str]:
     yield from sorted({f"user:{work.partition('@')[0]}" for work in worker.can if "@" in work})
 
 
-def list_types(state: State) -> Reply:
+def list_types(state: State, query: q.Alone, now: datetime) -> Reply:
     """TYPES: those there are, and handlers that workers name, each with the workers here that can do it."""
     here = [worker for _, worker in sorted(state.workers.items()) if worker.connected]
     named = sorted({work for worker in here for work in worker.can if "@" not in work} - set(TYPES))

@@ -25,18 +25,16 @@ from ..ask import (
     commands,
     flows,
     grammar,
-    listing,
     manual,
     metrics,
     overview,
     views,
 )
 from ..ask import questions as q
-from ..ask.revisions import find_revision, show_history
+from ..ask.revisions import find_revision
 from ..base.errors import Refusal
 from ..base.proofs import key_of
 from ..base.replies import PAIR_COLUMNS, Reply, format_status
-from ..engine import expectations
 from ..engine import orders as o
 from ..engine.access import ADMIN, USER
 from ..engine.definitions import find_task
@@ -102,7 +100,8 @@ class Answers:
         self.admission = core.admission
         # Who answers by itself, as the methods below do.
         self._authenticate, self._act_as = core.admission.authenticate, core.admission.act_as
-        self._log = self.past.log
+        self._runs, self._stats = self.past.runs, self.past.statistics
+        self._why, self._log = self.past.explain, self.past.log
         self.node: Node | None = None  # where it is one of several
         self.logins = Logins(core.admission)
         self._emits_next = trio.Lock()  # of those whose event waits
@@ -152,7 +151,9 @@ class Answers:
         if verb.always:
             return verb.always
         if verb.answer:
-            find: Callable[[Any, Session], Answer] = getattr(self, f"_{verb.answer}")
+            find: Callable[[Any, Session], Answer] = (
+                getattr(self, f"_{verb.answer}") if isinstance(verb.answer, str) else self._look
+            )
             is_of_memory = session.is_local and verb.name in FROM_MEMORY
             return self._find_as_of(find, question, session) if is_of_memory else find(question, session)
         if type(question) not in _SLOW or (type(question) is o.AddTask and not question.spec.options.skip):
@@ -160,6 +161,11 @@ class Answers:
         if calendars := _calendars_of(question):
             return self._learn_first(calendars, question, session)
         return self._submit(question, session, now)
+
+    def _look(self, question: Any, session: Session) -> Reply:
+        view: Any = session.verb.answer
+        reply: Reply = view(self.core.state, question, self.core.now())
+        return reply
 
     def _find_as_of(self, find: Callable[[Any, Session], Answer], question: Any, session: Session) -> Answer:
         """After LOCAL: with how old it may be, and how many records this node lacks."""
@@ -349,32 +355,10 @@ class Answers:
 
     # --- the present ---
 
-    def _list(self, question: q.ListTasks, session: Session) -> Reply:
-        return listing.list_tasks(self.core.state, question, self.core.now())
-
-    def _get(self, question: q.GetTask, session: Session) -> Reply:
-        return views.get_task(self.core.state, question, self.core.now())
-
-    def _next(self, question: q.ShowNext, session: Session) -> Reply:
-        if question.by_hour:
-            show = overview.show_load
-        else:
-            show = overview.next_of_all if question.ref == "all" else views.show_next
-        return show(self.core.state, question, self.core.now())
-
     def _health(self, question: q.AskHealth, session: Session) -> Reply:
         core = self.core
         now, contested = core.now(), core.rivals.contested()
         return overview.check_health(core.state, question, now, core.journal.full, contested)
-
-    def _summary(self, question: q.Alone, session: Session) -> Reply:
-        return overview.summarize(self.core.state, self.core.now())
-
-    def _dependencies(self, question: q.ShowDependencies, session: Session) -> Reply:
-        return flows.show_dependencies(self.core.state, question, self.core.now())
-
-    def _describe(self, question: q.DescribeSchedule, session: Session) -> Reply:
-        return views.describe_schedule(self.core.state, question, self.core.now())
 
     def _workers(self, question: q.Alone, session: Session) -> Reply:
         links = self.core.links
@@ -383,12 +367,6 @@ class Answers:
             return (links[name].last_seen_at, links[name].version) if name in links else (None, "")
 
         return views.list_workers(self.core.state, seen, self.core.rivals.is_contested)
-
-    def _types(self, question: q.Alone, session: Session) -> Reply:
-        return views.list_types(self.core.state)
-
-    def _expects(self, question: q.Alone, session: Session) -> Reply:
-        return expectations.show(self.core.state, self.core.now())
 
     def _status(self, question: q.Alone, session: Session) -> Answer:
         core, count = self.core, self.core.state.count_own()
@@ -477,9 +455,6 @@ class Answers:
 
     # --- history ---
 
-    def _history(self, question: q.ShowHistory, session: Session) -> Reply:
-        return show_history(self.core.state, question)
-
     async def _roll_back(self, question: q.FindRevision, session: Session) -> Reply:
         find_task(self.core.state, question.ref)
         task_id, found = await in_turns(find_revision(self.core.state, question.ref, question.rev))
@@ -487,21 +462,6 @@ class Answers:
         await self.files.learn(parse_calendar_names(str(record.get("skip", ""))))
         answer = self._submit(o.RollBack(str(task_id), question.rev, record), session)
         return answer if isinstance(answer, Reply) else await answer
-
-    def _runs(self, question: q.ListRuns, session: Session) -> Answer:
-        return self.past.runs(question)
-
-    async def _stats(self, question: q.ShowStats, session: Session) -> Reply:
-        return await self.past.statistics(question)
-
-    def _failed(self, question: q.ListFailed, session: Session) -> Reply:
-        return views.list_failed(self.core.state, question)
-
-    def _prove(self, question: q.ProveLedger, session: Session) -> Reply:
-        return views.prove(self.core.state, question)
-
-    async def _why(self, question: q.AskWhy, session: Session) -> Reply:
-        return await self.past.explain(question)
 
     def _watch(self, question: q.Watch, session: Session) -> Answer:
         task_id = None if question.ref is None else find_task(self.core.state, question.ref).id

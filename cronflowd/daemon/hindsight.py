@@ -214,7 +214,7 @@ class Hindsight:
         self.index = Index()
         self.node = ""  # this one's name, of several
 
-    def runs(self, question: q.ListRuns) -> Answer:
+    def runs(self, question: q.ListRuns, session: Session) -> Answer:
         state = self._core.state
         if (ref := question.ref) in RUN_STATES and state.find(ref) is None:
             raise Refusal("not-found", f'no task "{ref}"; did you mean state={ref}?')
@@ -253,7 +253,7 @@ class Hindsight:
     def _past(self, about: q.ListRuns | None = None) -> Past:
         return Past(self._core, self._data, self.index, about)
 
-    async def statistics(self, question: q.ShowStats) -> Reply:
+    async def statistics(self, question: q.ShowStats, session: Session) -> Reply:
         """STATS: from the rows of RUNS, in memory and in the journal, read and counted in a thread."""
         state = self._core.state
         rows = q.ListRuns(question.ref, since_at=question.since_at, until_at=question.until_at)
@@ -264,7 +264,7 @@ class Hindsight:
         values = {"rows": len(periods), "since": found.since_at}
         return Reply(f"{len(periods)} since={since}", values, stats.COLUMNS, periods)
 
-    async def explain(self, question: q.AskWhy) -> Reply:
+    async def explain(self, question: q.AskWhy, session: Session) -> Reply:
         """WHY: what is known of a moment, wherever it stands; or what the task's definition says of it."""
         state, now = self._core.state, self._core.now()
         task = state.find(question.ref)

@@ -211,7 +211,7 @@ def rescheduled(state: State, now: datetime, names: Iterable[str] | None = None)
 # --- looking ------------------------------------------------------------------------------------
 
 
-def show(state: State, now: datetime) -> Reply:
+def show(state: State, question: object, now: datetime) -> Reply:
     """EXPECTS: in order of names."""
     is_paused = state.is_all_paused(now)
 

@@ -13,7 +13,7 @@ from time import thread_time
 
 import pytest
 
-from cronflowd.ask import commands, grammar, listing, views
+from cronflowd.ask import commands, grammar, listing
 from cronflowd.ask import questions as q
 from cronflowd.base.errors import Refusal
 from cronflowd.engine import orders as o
@@ -142,19 +142,14 @@ class Asked:
     def answer(self, line: str) -> None:
         """Parses and decides one line, or answers it from the state."""
         driver = self.driver
-        order = commands.parse(line, commands.Context(driver.now, "UTC"))
+        verb, rest = commands.find_verb(line)
+        order = verb.parse(rest, commands.Context(driver.now, "UTC"))
         if type(order).__module__ == o.__name__:
             driver.engine.decide(order, driver.now)
-        elif isinstance(order, q.ListTasks):
-            list(listing.list_tasks(driver.state, order, driver.now).rows)
-        elif isinstance(order, q.GetTask):
-            views.get_task(driver.state, order, driver.now)
-        elif isinstance(order, q.ShowNext):
-            list(views.show_next(driver.state, order, driver.now).rows)
+        elif not isinstance(verb.answer, str):
+            list(verb.answer(driver.state, order, driver.now).rows)
         elif isinstance(order, q.ImportLine):
             crontab.parse_line(order.line, {}, order.is_system)
-        elif isinstance(order, q.DescribeSchedule):
-            views.describe_schedule(driver.state, order, driver.now)
 
 
 def cost(work: Callable[[str], object], line: str) -> float:

@@ -106,13 +106,11 @@ def test_what_walks_all_tasks_gives_way(line: str) -> None:
     driver = many()
     table = driver.state.tasks
     assert isinstance(table, Counting)
-    question = commands.parse(line, commands.Context(driver.now, "UTC"))
+    verb, rest = commands.find_verb(line)
+    question = verb.parse(rest, commands.Context(driver.now, "UTC"))
     last = most = 0
-    reply = (
-        overview.summarize(driver.state, driver.now)
-        if line == "SUMMARY"
-        else overview.next_of_all(driver.state, question, driver.now)
-    )
+    assert not isinstance(verb.answer, str)
+    reply = verb.answer(driver.state, question, driver.now)
     for _ in reply.rows:
         most, last = max(most, table.looks - last), table.looks
     assert 0 < most <= 600

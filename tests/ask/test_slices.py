@@ -12,11 +12,9 @@ from typing import Any
 
 import pytest
 
-from cronflowd.ask import commands, flows, listing, views
+from cronflowd.ask import commands, views
 from cronflowd.ask.flows import draw_tree
 from cronflowd.ask.metrics import Tally, show_metrics
-from cronflowd.ask.overview import show_load
-from cronflowd.ask.revisions import show_history
 from cronflowd.ask.why import runs_of
 from cronflowd.base.walks import SLICE, Numbered, in_order, in_slices, page
 from cronflowd.daemon.crontab_orders import export
@@ -63,20 +61,17 @@ def many(after: str = "", tasks: int = MANY) -> Driver:
 
 
 def ask(driver: Driver, line: str) -> Iterable[Any]:
-    question = commands.parse(line, commands.Context(driver.now, "UTC"))
+    verb, rest = commands.find_verb(line)
+    question = verb.parse(rest, commands.Context(driver.now, "UTC"))
+    if not isinstance(verb.answer, str):
+        return verb.answer(driver.state, question, driver.now).rows
     answer: dict[str, Callable[[], Any]] = {
-        "LIST": lambda: listing.list_tasks(driver.state, question, driver.now).rows,
-        "FAILED": lambda: views.list_failed(driver.state, question).rows,
-        "DEPS": lambda: flows.show_dependencies(driver.state, question, driver.now).rows,
-        "HISTORY": lambda: show_history(driver.state, question).rows,
-        "GET": lambda: views.get_task(driver.state, question, driver.now).rows,
         "EXPORT": lambda: export(driver.state, question, driver.now, lambda spec: True).rows,
-        "NEXT": lambda: show_load(driver.state, question, driver.now).rows,
         "METRICS": lambda: show_metrics(driver.state, question, Tally(driver.state), (), driver.now).rows,
         "STATUS": lambda: views.status_rows(driver.state, driver.now),
         "DST": lambda: views.clock_changes(driver.state, question, driver.now),
     }
-    rows: Iterable[Any] = answer[line.split(maxsplit=1)[0]]()
+    rows: Iterable[Any] = answer[verb.name]()
     return rows
 
 
@@ -282,6 +277,6 @@ def test_the_types_give_way_where_workers_name_many_handlers() -> None:
     driver = Driver()
     handlers = [f"custom:h{number:05}" for number in range(3 * SLICE)]
     driver.state.apply(f.WorkerJoined("w1", 1, {}, handlers, "192.0.2.1:1", [], True, "", 1), driver.now)
-    rows = list(views.list_types(driver.state).rows)
+    rows = list(ask(driver, "TYPES"))
     assert [row[0] for row in rows if row and row[1]] == handlers
     assert rows.count(None) == 3

@@ -223,7 +223,7 @@ def test_what_an_expectation_is_can_be_read_back() -> None:
     )
     rows = [
         dict(zip(expectations.COLUMNS, row, strict=True))
-        for row in expectations.show(driver.state, START).rows
+        for row in expectations.show(driver.state, None, START).rows
     ]
     assert [(row["notify"], row["desc"], row["start"]) for row in rows] == [
         ("mailto:a@x", "x", datetime.fromisoformat("2030-02-01T00:00:00Z")),

@@ -267,7 +267,7 @@ def test_what_fails_on_one_of_all_workers_fails_until_all_have_ended_well(order:
         for name in order:
             (run,) = driver.state.workers[name].runs
             driver.do(o.ReportEnded(name, run, 1, int(name == bad), {}))
-        fails = any(views.list_failed(driver.state, q.ListFailed(None)).rows)
+        fails = any(views.list_failed(driver.state, q.ListFailed(None), driver.now).rows)
         told.append((fails, len(driver.state.notices)))
         must_balance(driver)
     assert told == [(True, 1), (True, 2), (False, 3), (False, 3)]
@@ -330,7 +330,7 @@ def test_the_other_ways_to_overlap_go_by_all_runs_of_a_task(mode: str) -> None:
 
 def must_balance(driver: Driver) -> None:
     """PROVE says that nothing was lost, or refuses; and a restart finds all as it was."""
-    assert list(views.prove(driver.state, q.ProveLedger(None, None)).rows)
+    assert list(views.prove(driver.state, q.ProveLedger(None, None), driver.now).rows)
     assert snapshot(driver.replay()) == snapshot(driver.state)
 
 

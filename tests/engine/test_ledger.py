@@ -194,7 +194,7 @@ def test_an_imbalance_is_told_with_its_size(number: int, words: str) -> None:
     state.ledger.count_end("ok", NOON, NOON)
     assert state.ledger.balance([]).trouble == ""
     state.ledger.count_due(NOON, NOON, number)
-    rows = iter(views.prove(state, q.ProveLedger(None, None)).rows)
+    rows = iter(views.prove(state, q.ProveLedger(None, None), START).rows)
     assert next(rows) == ("due", 1 + number)
     with pytest.raises(Refusal) as refused:
         list(rows)

@@ -111,7 +111,7 @@ def test_the_log_survives_a_checkpoint() -> None:
     assert snapshot(again) == snapshot(driver.state)
     for ref in ("a", "b", "task_3"):
         query = q.ShowHistory(ref, None, 0)
-        here, there = revisions.show_history(driver.state, query), revisions.show_history(again, query)
+        here, there = (revisions.show_history(state, query, driver.now) for state in (driver.state, again))
         assert list(here.rows) == list(there.rows)
     order = o.UndoChanges(9)
     other = Driver()
@@ -160,9 +160,9 @@ def test_a_journal_from_before_there_were_changes_is_read() -> None:
     for line in (added, changed):
         seq, at, fact, _ = encoding.decode(orjson.dumps(line))
         state.apply(fact, at, seq)
-    reply = revisions.show_history(state, q.ShowHistory("a", None, 0))
+    reply = revisions.show_history(state, q.ShowHistory("a", None, 0), at)
     assert list(reply.rows) == [(2, None, None, "as far back as is known")]
-    assert list(revisions.show_history(state, q.ShowHistory(None, None, 0)).rows) == []
+    assert list(revisions.show_history(state, q.ShowHistory(None, None, 0), at).rows) == []
 
 
 def test_the_log_is_bounded_and_its_newest_change_stays(monkeypatch: pytest.MonkeyPatch) -> None:

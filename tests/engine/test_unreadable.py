@@ -467,7 +467,7 @@ def test_whoever_asks_sees_it(zone: Path, go: Going) -> None:
     assert (shown["type"], shown["on"], shown["tz"]) == ("echo", "w9", "Test/Zone")
     assert "Test/Zone" in shown["unreadable"]
     assert ("unreadable", 1) in views.status_rows(state, driver.now)
-    (row,) = views.list_failed(state, commands.parse("FAILED", context)).rows
+    (row,) = views.list_failed(state, commands.parse("FAILED", context), driver.now).rows
     assert (row[1], row[3], row[7].partition(":")[0]) == ("a", "unreadable", "its definition cannot be read")
     assert "cannot be read" in str(why.explain_never(state, state.tasks[1]))
     driver.line("SET a tz=UTC")

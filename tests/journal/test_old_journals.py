@@ -48,13 +48,13 @@ def answers(state: State, data: Path) -> Iterator[tuple[str, Iterable[tuple[Any,
     yield "LIST", listing.list_tasks(state, ask("LIST"), now).rows
     older = list(history.outcomes(data, state.history_from_seq, lambda _: True))
     yield "RUNS", views.list_runs(state, ask("RUNS"), older, now).rows
-    yield "HISTORY", show_history(state, ask("HISTORY")).rows
+    yield "HISTORY", show_history(state, ask("HISTORY"), now).rows
     for name in ("second", "renamed"):
-        yield f"HISTORY {name}", show_history(state, ask(f"HISTORY {name}")).rows
+        yield f"HISTORY {name}", show_history(state, ask(f"HISTORY {name}"), now).rows
         yield f"GET {name}", views.get_task(state, ask(f"GET {name}"), now).rows
-    yield "FAILED", views.list_failed(state, ask("FAILED")).rows
-    yield "PROVE", views.prove(state, ask("PROVE")).rows
-    yield "EXPECTS", show(state, now).rows
+    yield "FAILED", views.list_failed(state, ask("FAILED"), now).rows
+    yield "PROVE", views.prove(state, ask("PROVE"), now).rows
+    yield "EXPECTS", show(state, None, now).rows
     yield "WORKERS", views.list_workers(state, lambda name: (None, ""), lambda name: False).rows
     yield "TEMPLATE LIST", views.list_templates(state).rows
     yield "STATUS", views.status_rows(state, now)

@@ -32,8 +32,8 @@ def answers(driver: Driver) -> str:
     rows = [
         *views.get_task(state, commands.parse("GET a", context), driver.now).rows,
         *views.get_task(state, commands.parse("GET a @1", context), driver.now).rows,
-        *show_history(state, commands.parse("HISTORY", context)).rows,
-        *show_history(state, commands.parse("HISTORY a", context)).rows,
+        *show_history(state, commands.parse("HISTORY", context), driver.now).rows,
+        *show_history(state, commands.parse("HISTORY a", context), driver.now).rows,
         *listing.list_tasks(state, commands.parse("LIST", context), driver.now).rows,
     ]
     return "\n".join(map(str, rows))
