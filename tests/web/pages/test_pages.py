@@ -585,3 +585,15 @@ async def test_only_a_notification_is_left_out_of_what_went_wrong(tmp_path: Path
         assert "notify_customers" in card and "it is gone" in card
         below = text.partition("Went wrong, then well again")[2].partition("</section>")[0]
         assert "notify_staff" in below and "notify_3" not in below
+
+
+async def test_what_is_paused_with_all_others_tells_until_when(tmp_path: Path) -> None:
+    """It said that somebody has to resume it, though the pause of all ends by itself."""
+    async with _house(tmp_path) as (browser, daemon):
+        for line in "ADD name=own @daily x", "ADD name=other @daily x", "PAUSE own why=mine":
+            await daemon.say(line)
+        await daemon.say('PAUSE all until=2h why="the disk is changed"')
+        text = (await browser.get("/pauses")).text
+        own, other = (re.search(f">{name}<.*?</tr>", text, re.DOTALL) for name in ("own", "other"))
+        assert own and "resumed by hand" in own[0] and "mine" in own[0] and "disk" not in own[0]
+        assert other and "resumed by hand" not in other[0] and "the disk is changed" in other[0]
