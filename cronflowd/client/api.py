@@ -6,20 +6,17 @@ raises CronflowError; where nobody answers, it is an OSError.
 
 from __future__ import annotations
 
-import re
 import ssl
 from collections.abc import Callable
 from typing import Any, Self
 
 import trio
 
-from ..base.names import REF
 from ..host.setting import parse_server
 from ..host.tls import client_context
+from ..web.talks import MAX_LIMIT, MAX_MOMENTS, MAX_PAGE, ref_of, run_of
 from .over_http import CronflowError, Json, OverHttp
-from .over_lines import OverLines
-
-MAX_PAGE, MAX_LIMIT, MAX_MOMENTS = 1_000_000, 100, 1000  # as the HTTP door has them
+from .over_lines import OverLines, refusing
 
 
 class Client:
@@ -180,17 +177,15 @@ class AsyncClient:
 
 
 def _word(ref: int | str) -> str:
-    """One that can be no other word of a line, nor of a path. Raises CronflowError."""
-    if not REF.fullmatch(str(ref)):
-        raise CronflowError("not-found", f'there is no job "{str(ref)[:80]}"')
-    return str(ref)
+    """Raises CronflowError."""
+    with refusing():
+        return ref_of(str(ref))
 
 
 def _run(run: int | str) -> int:
     """Its number, which may be a text, as whoever was called with it has it. Raises CronflowError."""
-    if not re.fullmatch("[1-9][0-9]{0,17}", str(run)):
-        raise CronflowError("not-found", f'there is no execution "{str(run)[:80]}"')
-    return int(run)
+    with refusing():
+        return run_of(str(run))
 
 
 def _check(**given: tuple[int, int]) -> None:

@@ -95,7 +95,7 @@ class OverLines:
     # --- jobs ---
 
     def create_job(self, job: Json, key: str | None) -> Json:
-        with _refusing():
+        with refusing():
             body = to_body(job)
         return plain(self._hold(talks.make_job(body, key)))
 
@@ -107,7 +107,7 @@ class OverLines:
         return [plain(job) for job in self._hold(talks.read_jobs(rows))]
 
     def update_job(self, ref: str, changes: Json) -> Json:
-        with _refusing():
+        with refusing():
             body = to_body(changes)
         return plain(self._hold(talks.change_job(ref, body)))
 
@@ -115,7 +115,7 @@ class OverLines:
         return {"id": self._say(f"REMOVE {ref}").status["id"], "removed": True}
 
     def pause_job(self, ref: str, until: str | None, why: str | None) -> Json:
-        with _refusing():
+        with refusing():
             said = talks.line("PAUSE", ref, until=until or None, why=why or None)
         self._say(said)
         return self.get_job(ref)
@@ -146,7 +146,7 @@ class OverLines:
     # --- the rest ---
 
     def preview_schedule(self, cron: str, timezone: str | None, count: int) -> list[Json]:
-        with _refusing():
+        with refusing():
             said = talks.line("NEXT", talks.in_quotes(cron), n=count, tz=timezone or None)
         try:
             return [plain(each) for each in to_occurrences(self._say(said).rows)]
@@ -155,7 +155,7 @@ class OverLines:
             raise
 
     def say(self, line: str, key: str | None) -> Json:
-        with _refusing():
+        with refusing():
             said = talks.any_line(line, key)
         try:
             answer = self._say(said)
@@ -174,12 +174,12 @@ class OverLines:
 
     def _say(self, said: str) -> Answer:
         """One line's answer. Raises CronflowError."""
-        with _refusing():
+        with refusing():
             return self.ask(said)[0].check()
 
     def _hold(self, talk: talks.Talk[T]) -> T:
         """What comes of a talk with the daemon."""
-        with _refusing():
+        with refusing():
             try:
                 lines = next(talk)
                 while True:
@@ -190,7 +190,7 @@ class OverLines:
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def refusing() -> Iterator[None]:
     """What is refused, as callers are told of it."""
     try:
         yield

@@ -31,8 +31,8 @@ from ..base.errors import Refusal
 from .envelope import Refused
 from .line import GATEWAY, Caller, Daemon, Row, Unreachable, is_status
 from .outcomes import LEVEL_OF, LogLine, to_lines
-from .rest import Asker, Success, Who, ref_of, run_of
-from .talks import line, newest_attempt
+from .rest import Asker, Success, Who
+from .talks import line, newest_attempt, ref_of, run_of
 
 log = logging.getLogger("cronflowd.web.events")
 

@@ -18,7 +18,8 @@ from .fields import JobBody, Words, Wrong, about, to_body
 from .identity import AnyRequest
 from .job import Job
 from .outcomes import LEVELS, Execution, Level, LogLine, Occurrence, of_row, plain, to_lines, to_occurrences
-from .rest import Asker, Limit, Listing, Page, Success, Who, pages, ref_of, run_of
+from .rest import Asker, Limit, Listing, Page, Success, Who, pages
+from .talks import ref_of, run_of
 
 CANCELLED_AT_ONCE = 1000  # runs, in one turn
 RunStates = Annotated[str | None, QueryParameter(name="state", description="One or several, comma between")]
@@ -316,7 +317,7 @@ class PreviewBody(Struct, forbid_unknown_fields=True):
 
     cron: str
     timezone: str | None = None
-    count: Annotated[int, Meta(ge=1, le=1000)] = 10
+    count: Annotated[int, Meta(ge=1, le=talks.MAX_MOMENTS)] = 10
 
 
 class Preview(Struct, rename="camel"):

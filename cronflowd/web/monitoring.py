@@ -16,8 +16,8 @@ from msgspec import Struct
 from .envelope import Refused
 from .line import GATEWAY, Daemon, Row, Unreachable, check_travels
 from .outcomes import MOMENTS, Execution, Upcoming, Worker, counts, of_row, to_upcoming, to_worker
-from .rest import MAX_LIMIT, Asker, Limit, Listing, Page, Success, Who, ref_of
-from .talks import find, line
+from .rest import Asker, Limit, Listing, Page, Success, Who
+from .talks import MAX_LIMIT, find, line, ref_of
 
 RECENT = 10
 DAYS = 14

@@ -27,8 +27,8 @@ from .job import Job
 from .jobs import Number, Preview, PreviewBody, look_ahead, seen_revs
 from .monitoring import Health, read_health, read_workers
 from .outcomes import Execution, Worker, plain, to_occurrences
-from .rest import Page, Who, asker_of, ref_of
-from .talks import change_job, find, line, list_rows, make_job, read_job, read_jobs
+from .rest import Page, Who, asker_of
+from .talks import change_job, find, line, list_rows, make_job, read_job, read_jobs, ref_of
 
 MAX_ROWS = 1000
 CHUNK = 100

@@ -17,9 +17,9 @@ from .envelope import Refused
 from .fields import Wrong
 from .line import GATEWAY, Row
 from .outcomes import of_row
-from .rest import Asker, Limit, Listing, Page, Pages, Success, Who, ref_of
+from .rest import Asker, Limit, Listing, Page, Pages, Success, Who
 from .sign_in import Person, Text, account_name, check_word, person
-from .talks import line
+from .talks import line, ref_of
 
 
 class NewUser(Struct, forbid_unknown_fields=True):

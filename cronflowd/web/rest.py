@@ -16,15 +16,12 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.params import QueryParameter
 from msgspec import UNSET, Struct, UnsetType
 
-from ..base.errors import Refusal
-from ..base.names import REF
 from .envelope import Refused
 from .identity import AnyRequest, caller_of, daemon_of
 from .line import Answer, Caller, Connection, Daemon, Row
-from .talks import KEY_HEADER, Talk, once
+from .talks import KEY_HEADER, MAX_LIMIT, MAX_PAGE, Talk, once
 
 T = TypeVar("T")
-MAX_PAGE, MAX_LIMIT = 1_000_000, 100
 ADDED = "lastEventId"  # by some libraries for server-sent events, to whatever they are told to read
 
 
@@ -170,20 +167,6 @@ def handlers_in(*modules: ModuleType) -> list[HTTPRouteHandler]:
 
 
 # --- lines ------------------------------------------------------------------------------------------
-
-
-def ref_of(text: str, what: str = "job") -> str:
-    """A word that names one thing, and can be no other word of a line. Raises Refusal."""
-    if not REF.fullmatch(text):
-        raise Refusal("not-found", f'there is no {what} "{text[:80]}"')
-    return text
-
-
-def run_of(text: str) -> int:
-    """The number of a run."""
-    if not re.fullmatch("[1-9][0-9]{0,17}", text):
-        raise Refused(404, "not-found", f'there is no execution "{text[:80]}"')
-    return int(text)
 
 
 def pages(status: Mapping[str, Any], page: int, limit: int) -> Pages:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from ..base.errors import Refusal
+from ..base.names import REF
 from ..base.nearest import meant
 from ..base.text import format_option
 from ..tasks.task import ENDED
@@ -26,12 +27,27 @@ from .outcomes import Execution, to_execution
 
 KEY_HEADER = "Idempotency-Key"
 MAX_TRIES = 8  # to change what others change, too
+MAX_PAGE, MAX_LIMIT, MAX_MOMENTS = 1_000_000, 100, 1000  # pages; what stands on one; of a schedule
 
 T = TypeVar("T")
 Talk = Generator[Sequence[str], list[Answer], T]
 
 
 # --- lines ------------------------------------------------------------------------------------------
+
+
+def ref_of(text: str, what: str = "job") -> str:
+    """A word that names one thing, and can be no other word of a line, nor of a path. Raises Refusal."""
+    if not REF.fullmatch(text):
+        raise Refusal("not-found", f'there is no {what} "{text[:80]}"')
+    return text
+
+
+def run_of(text: str) -> int:
+    """The number of a run. Raises Refusal."""
+    if not re.fullmatch("[1-9][0-9]{0,17}", text):
+        raise Refusal("not-found", f'there is no execution "{text[:80]}"')
+    return int(text)
 
 
 def line(verb: str, *words: str | int, **options: Any) -> str:

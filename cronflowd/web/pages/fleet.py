@@ -10,7 +10,7 @@ from litestar.response import Redirect
 
 from ...base.errors import Refusal
 from ...base.names import check_form
-from ..rest import ref_of
+from ..talks import ref_of
 from .visit import Page, Visit, Visitor
 
 MAX_ROWS = 100

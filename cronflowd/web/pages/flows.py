@@ -7,7 +7,7 @@ from litestar.params import FromPath
 from litestar.response import Redirect
 
 from ..line import Row
-from ..rest import ref_of
+from ..talks import ref_of
 from . import drawing
 from .visit import Page, Visitor
 

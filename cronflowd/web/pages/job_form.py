@@ -19,8 +19,7 @@ from ...tasks.kinds import TYPES
 from ...tasks.options import MASK, RULES
 from ..job import DEFAULTS
 from ..line import Answer
-from ..rest import ref_of
-from ..talks import once
+from ..talks import once, ref_of
 from .runs import may_change
 from .visit import Page, Visit, Visitor
 from .wording import visible

@@ -16,7 +16,7 @@ from ...base.errors import Refusal
 from ...base.text import format_option
 from ...tasks.kinds import TYPES
 from ..job import DEFAULTS
-from ..rest import ref_of
+from ..talks import ref_of
 from . import drawing, wording
 from .runs import may_change
 from .visit import ROWS, Page, Visit, Visitor, inner

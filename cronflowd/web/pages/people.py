@@ -11,7 +11,7 @@ from ...base.errors import Refusal
 from ...base.names import check_form
 from ...base.text import quote
 from ..identity import by_cookie
-from ..rest import ref_of
+from ..talks import ref_of
 from .visit import ROLES, ROWS, Page, Visit, Visitor
 
 MAX_ROWS = 200

@@ -17,7 +17,7 @@ from ...base.errors import Refusal
 from ...tasks.task import ENDED, UNDER_WAY
 from ..events import BEAT, BEAT_S, HEADERS, KIND
 from ..line import Unreachable, is_status
-from ..rest import ref_of
+from ..talks import ref_of
 from .terminal import Terminal
 from .visit import ROWS, Page, Visit, Visitor
 

@@ -26,7 +26,8 @@ from .. import envelope
 from ..envelope import Refused, as_refused
 from ..identity import COOKIE, AnyRequest, address_of, by_cookie, caller_of, daemon_of, identity_of
 from ..line import Answer, Unreachable, nobody
-from ..rest import MAX_PAGE, Asker
+from ..rest import Asker
+from ..talks import MAX_PAGE
 from . import paper, wording
 
 log = logging.getLogger("cronflowd.web")
