@@ -11,7 +11,7 @@ from ..base.addresses import parse_peer
 from ..base.errors import Refusal, naming_option
 from ..base.names import check_form, check_mail_address
 from ..base.replies import Reply
-from ..base.text import QUOTED_VALUE, escape, unquote
+from ..base.text import CONTROL, QUOTED_VALUE, escape, unquote
 from ..engine.access import ROLES, WORKER, Access
 from ..engine.orders import AddToken, BeginLogin, RemoveAccount, RemoveSecret, RevokeToken
 from ..engine.rules import DENIED, OK, Deed, rows_of
@@ -90,6 +90,9 @@ def _account_changes(options: dict[str, str]) -> dict[str, Any]:
     if "desc" in options:
         if len(options["desc"]) > MAX_DESC:
             raise Refusal("bad-option", f"desc=: longer than {MAX_DESC} characters", "desc")
+        if match := CONTROL.search(options["desc"]):
+            why = f"desc= holds the control character {escape(match[0])}"
+            raise Refusal("bad-option", why, "desc")
         changes["desc"] = options["desc"]
     if "uid" in options:
         changes["uid"] = _uid(options["uid"])

@@ -72,7 +72,7 @@ async def test_an_account_and_a_secret_are_made_once_with_the_same_key(tmp_path:
     [
         {"id": "a b"}, {"id": "ann role=admin"}, {"id": "x\ny"}, {"role": "king"}, {"role": "user\nCLEAR"},
         {"email": "x"}, {"password": "a b"}, {"password": "short"}, {"name": "x" * 201}, {"name": "a\nb"},
-        {"admin": True}, {"uid": -1},
+        {"name": "a\x07b"}, {"admin": True}, {"uid": -1},
     ],
 )  # fmt: skip
 async def test_what_no_account_can_be_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
