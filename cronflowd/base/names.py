@@ -9,7 +9,8 @@ from .text import escape
 
 NAME = r"[A-Za-z0-9._-]{1,64}"  # of whatever people call somehow
 _NAME = re.compile(NAME)
-REF = re.compile(rf"(?!all$){NAME}", re.IGNORECASE)  # what asks for one thing, never for all
+# What asks for one thing, never for all. Without ASCII a dotted capital I would be an i.
+REF = re.compile(rf"(?!all$){NAME}", re.IGNORECASE | re.ASCII)
 _USER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9._-]{0,63}")
 _LABEL = re.compile(r"([A-Za-z0-9._/-]{1,64})=([A-Za-z0-9._/-]{1,64})")
 _MAIL_ADDRESS = re.compile(

@@ -168,7 +168,7 @@ def _camel(name: str) -> str:
     return first + "".join(word.title() for word in rest)
 
 
-_NAME = re.compile(rf"(?!task_[0-9])(?![0-9]+$)(?!all$){NAME}", re.IGNORECASE)
+_NAME = re.compile(rf"(?!task_[0-9])(?![0-9]+$)(?!all$){NAME}", re.IGNORECASE | re.ASCII)
 
 
 def _say_name(words: Words, body: JobBody, old: Job | None) -> None:

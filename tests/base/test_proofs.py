@@ -125,7 +125,7 @@ EDITS = st.tuples(
 
 
 def edited(line: str, how: str, at: int, to: int, character: str) -> str:
-    at, to = at % len(line), to % len(line)
+    at, to = at % (len(line) or 1), to % (len(line) or 1)
     low, high = sorted((at, to))
     return {
         "insert": line[:at] + character + line[at:],

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cronflowd.base.errors import Refusal
+from cronflowd.base.names import REF
 from cronflowd.tasks.options import COMMON, format_options, masked
 from cronflowd.tasks.task import parse_record
 from cronflowd.web.fields import MASK, JobBody, Wrong, about, slug, to_record, to_words
@@ -207,6 +208,14 @@ def test_of_a_job_that_cannot_be_read_the_rest_is_told(said: dict[str, str]) -> 
     pairs = {"id": 1, "jobName": "old", "schedule": "0 9 * * *", "command": "x", "rev": 1} | said
     job = to_job([{"key": key, "value": value} for key, value in pairs.items()])
     assert ("old", {}, 0) == (job.job_name, job.metadata, job.max_retries)
+
+
+@pytest.mark.parametrize("name", ["\u0130", "ta\u017f\u212a"])
+def test_letters_that_only_case_makes_ours_are_none(name: str) -> None:
+    """A dotted I is an i where case does not count, and no letter of the daemon's names."""
+    assert REF.fullmatch(name) is None
+    job = made({"name": name, "command": "x", **EVERY_DAY})
+    assert (job.name, job.job_name) == (name, slug(name))
 
 
 def test_a_name_for_people_makes_one_for_the_daemon() -> None:

@@ -27,7 +27,8 @@ def test_the_daemons_own_door_reads_no_token_file(monkeypatch: pytest.MonkeyPatc
     found: list[partial[int]] = []
     monkeypatch.setattr(serve, "gc", SimpleNamespace(freeze=lambda: None, set_threshold=lambda _: None))
     monkeypatch.setattr(serve.trio, "run", lambda main: found.append(main) or 0)
-    monkeypatch.setattr(os, "nice", lambda _: 0)
+    niceness = os.nice(0)
+    monkeypatch.setattr(os, "nice", lambda _: niceness)
     leash, ours = os.pipe()
     try:
         os.write(ours, b"word\n")

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -261,8 +262,11 @@ def test_a_memory_is_another_one_after_a_start_of_the_machine_or_a_failed_write(
     assert len({third, instance(), instance()}) == 3
 
 
-def test_a_memory_that_was_moved_away_is_told_of_once(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_memory_that_was_moved_away_is_told_of_once(
+    spool: Spool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next worker would begin with none; and in its place another worker's may be."""
+    monkeypatch.setattr("cronflowd.worker.spool.QUICK_S", inf)  # however slow this machine's disk is now
     spool.load()
     moved = spool.directory.rename(spool.directory.with_name("moved"))
     (spool.directory / "reports").parent.mkdir()
