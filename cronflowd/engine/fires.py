@@ -175,10 +175,11 @@ def jump(state: State, task: Task, now: datetime, by_s: float) -> list[f.Fact]:
 
 def _why_held(state: State, task: Task, at: datetime) -> Reason:
     """Why no moment starts anything, whatever else is so; empty if it may."""
-    return task.spec.unread.reason if task.spec.unread else _why_paused(state, task, at)
+    return task.spec.unread.reason if task.spec.unread else why_paused(state, task, at)
 
 
-def _why_paused(state: State, task: Task, at: datetime) -> Reason:
+def why_paused(state: State, task: Task, at: datetime) -> Reason:
+    """The pause that is on then, with what was said of it; empty if there is none."""
     if not state.is_paused(task, at):
         return ""
     return reason("paused", text=task.paused_why or state.paused_why or None)
@@ -398,7 +399,7 @@ def pass_range(
     following = moments.next_after(last, anchor)
     facts: list[f.Fact] = []
     if disposition == "missed" and (edge := _last_paused(state, task, first, last)):
-        facts.append(_passed_all(task, "skipped", first, edge, _why_paused(state, task, edge), following))
+        facts.append(_passed_all(task, "skipped", first, edge, why_paused(state, task, edge), following))
         if edge == last:
             return _tidy(task, facts, following)
         first = moments.next_after(edge, anchor) or last
