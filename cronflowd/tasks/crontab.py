@@ -437,6 +437,14 @@ def _why_not(spec: TaskSpec) -> str:
     return ""
 
 
+def what_it_lacks(spec: TaskSpec) -> str:
+    """Why the entry would run without what it needs, or empty; IMPORT takes it for the task all the same."""
+    if spec.options.type not in PROGRAMS:
+        return ""
+    lacks = [*(["stdin="] if spec.options.stdin else []), *(f"secret:{name}" for name in spec.options.wants)]
+    return f"cron has no {', '.join(lacks)}" if lacks else ""
+
+
 def _cron_schedules(schedule: Schedule) -> tuple[tuple[str, ...], str]:
     """The schedules that say it in cron, or none and the reason."""
     texts = cron_forms(schedule) if schedule.rule else (_BLANKS.sub(" ", schedule.text),)
