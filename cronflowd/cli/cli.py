@@ -290,10 +290,11 @@ def _let_hup_kill_nobody() -> None:
 def _serve(parsed: argparse.Namespace) -> int:
     settings = _load(Settings, parsed)
     logs.set_up(settings.log_format, settings.log_level)
+    config.check_beside(settings)  # now, since they would only die of it, again and again
     if settings.local_worker:
-        _check_local_worker(settings)
+        _check_handlers(settings)
     if settings.http:
-        _check_web()  # now, since its process would only die of it, again and again
+        _check_web()
     if settings.check_config:
         secrets.check_doors(settings, secrets.exposed(settings), lambda: _has_admin(settings))
         if settings.token_file is not None:
@@ -323,8 +324,7 @@ def _has_admin(settings: Settings) -> bool:
     return state.access.has_admin(wall_now())
 
 
-def _check_local_worker(settings: Settings) -> None:
-    """Now, since it would only die of it, again and again."""
+def _check_handlers(settings: Settings) -> None:
     handlers = config.local_worker(settings).handlers
     if handlers is not None:
         from ..worker.executors import custom
