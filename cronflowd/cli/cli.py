@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import errno
 import gc
 import importlib.util
 import os
@@ -113,6 +114,8 @@ def _report(error: Exception) -> int:
 
 def _of_the_machine(error: BaseException) -> BaseException:
     """A file that the machine does not give, as one that a restore left to another user, is no bug."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Fatal(Exit.TRY_AGAIN, f"{error.strerror} (ulimit -n)")
     if isinstance(error, OSError) and error.filename:
         return Fatal(Exit.IO, f"{error.filename}: {error.strerror}")
     if isinstance(error, BlockingIOError) or str(error) == "can't start new thread":

@@ -322,12 +322,13 @@ def test_a_file_that_cannot_be_read_is_one_line_and_74(
     [
         (RuntimeError("can't start new thread"), "can't start new thread (ulimit -u)"),
         (OSError(errno.EAGAIN, "no thread can be started"), "no thread can be started"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files (ulimit -n)"),
     ],
 )
-def test_a_machine_that_starts_no_thread_is_no_bug(
+def test_a_machine_that_starts_no_thread_or_opens_no_file_is_no_bug(
     serve: Program, capsys: pytest.CaptureFixture[str], error: Exception, told: str
 ) -> None:
-    """The one says it as Python does, the other as what has called in a thread."""
+    """The first says it as Python does, the second as what has called in a thread."""
     serve.error = error
     assert cli.main([]) == Exit.TRY_AGAIN
     assert capsys.readouterr().err == f"cronflowd: error: {told}\n"
