@@ -75,7 +75,10 @@ def test_an_address_in_use_is_named_and_nothing_stays_open(listener: Listener) -
     with pytest.raises(Fatal) as caught:
         open_listeners([("127.0.0.1", free), ("127.0.0.1", port)])
     assert caught.value.status == Exit.CANNOT_CREATE
-    assert caught.value.message == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert (
+        caught.value.message
+        == f"cannot listen on 127.0.0.1:{port}: Address already in use by process {os.getpid()}"
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", free))
 
