@@ -328,6 +328,7 @@ class Exported:
 
     spec: TaskSpec
     why_off: str = ""  # why it must not start in cron; empty if it may
+    lacks: str = ""  # why it would run without what it needs there, likewise
 
 
 class Writer:
@@ -350,7 +351,7 @@ class Writer:
             why = (
                 f"its command would be longer than {MAX_CRON_BYTES} bytes, and cron then reads nothing at all"
             )
-        if why := task.why_off or _why_not(spec) or why:
+        if why := task.why_off or _why_not(spec) or why or task.lacks:
             yield f"# {spec.name} is not for cron: {why}"
             yield f"# {_BLANKS.sub(' ', spec.schedule.text)} {spec.command}"
             return
