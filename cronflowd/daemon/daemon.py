@@ -329,8 +329,10 @@ class Daemon:
             log.warning("and %d more tasks cannot be read: LIST state=unreadable", len(unread) - MAX_WARNINGS)
 
     def _warn_of_key(self) -> None:
-        if why := self.state.access.key_trouble:
-            log.error("no secret can be opened, and the runs that need one fail: %s", why)
+        access = self.state.access
+        if why := access.key_trouble:
+            which = "no" if len(access.closed) == len(access.secrets) else "not every"
+            log.error("%s secret can be opened, and the runs that need one fail: %s", which, why)
 
     def _say_ready(self) -> None:
         where = self._where()
