@@ -280,7 +280,7 @@ def _open_address(address: Address, is_optional: bool) -> list[Listener]:
             return []
         # Of a look-up's errors the numbers are negative; to all others the library adds the address.
         why = error.strerror if (error.errno or 0) < 0 else os.strerror(error.errno or 0)
-        by = who_listens(port) if error.errno == errno.EADDRINUSE else ""
+        by = who_listens(str(there[0]), port) if error.errno == errno.EADDRINUSE else ""
         raise Fatal(Exit.CANNOT_CREATE, f"cannot listen on {format_address(address)}: {why}{by}") from error
     return listeners
 

@@ -17,7 +17,7 @@ import trio.testing
 
 from cronflowd.base.addresses import origin
 from cronflowd.base.errors import Exit, Fatal, Refusal
-from cronflowd.host.resources import max_descriptors
+from cronflowd.host.resources import max_descriptors, who_listens
 from cronflowd.net.listeners import (
     KEEPALIVE,
     KEPT_NEAR,
@@ -64,6 +64,15 @@ def test_a_name_stands_for_all_its_addresses_on_one_port() -> None:
     assert len({each.sock.getsockname()[1] for each in opened}) == 1
     for each in opened:
         each.close()
+
+
+@pytest.mark.parametrize("ours", ["127.0.0.1", "0.0.0.0"])
+def test_whose_a_port_is_depends_on_the_address(ours: str) -> None:
+    """Another program may have the same port of another address, and is in nobody's way."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert who_listens(ours, port) == f" by process {os.getpid()}"
+        assert who_listens("127.0.0.2", port) == ""
 
 
 def test_an_address_in_use_is_named_and_nothing_stays_open(listener: Listener) -> None:
