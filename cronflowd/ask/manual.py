@@ -29,11 +29,12 @@ _MORE_OPTIONS: dict[str, Row] = {
     "header": ("header.NAME=", "TEXT", "a header of a request"),
     "schedule": ("schedule=", '"SCHEDULE"', "SET only; in ADD it stands after the options"),
     "rev": ("rev=", "N", "SET, REMOVE: refused (busy) if the task's revision is another by now"),
+    "unset": ("unset=", "A,B", "SET only: the job has these variables (env.NAME=) no longer"),
     "command": ("command=", '"COMMAND"', "SET only; in ADD it stands after the schedule"),
 }
 _WITH_OPTIONS = {
     "ADD": ("name", "from", "paused", "replace"),
-    "SET": ("name", "schedule", "command", "rev"),
+    "SET": ("name", "schedule", "command", "rev", "unset"),
     "AT": ("name", "from"),
     "NOW": ("name", "from"),
 }
@@ -123,7 +124,7 @@ def _rows(word: str) -> Iterator[Row]:
     elif key in _MORE_OPTIONS:
         yield _MORE_OPTIONS[key]
     else:  # an option, or a word, of some verbs
-        said = (f"[{key}=", f"[{key}]", f" {key}=", f"|{key}=")
+        said = (f"[{key}=", f"[{key}]", f"[{key}.", f" {key}=", f"|{key}=")
         yield from (
             (name, row.usage, row.summary) for name, row in VERBS.items() if any(x in row.usage for x in said)
         )

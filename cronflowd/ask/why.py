@@ -15,7 +15,8 @@ from typing import NamedTuple
 from ..base.replies import Row
 from ..base.text import format_time
 from ..base.walks import in_slices
-from ..engine.fires import cause_of, day_off, out_of_bounds
+from ..engine.fires import cause_of, day_off, out_of_bounds, why_paused
+from ..engine.flow_runs import FlowRun
 from ..engine.hearing import heard_by
 from ..engine.placement import why_waiting
 from ..engine.state import State
@@ -128,17 +129,35 @@ def _is_moment(task: Task, at: datetime) -> bool:
     return at > to_instant(FIRST_S) and task.spec.moments.next_after(at - TICK, task.anchor_at) == at
 
 
-def tell_waiting(state: State, task: Task) -> Iterator[Row]:
-    """What a task with after= waits for now, one row for each dependency."""
+def tell_waiting(state: State, task: Task, now: datetime) -> Iterator[Row]:
+    """What a task waits for now: its turn in a run of its flow, and each of its dependencies."""
+    if flow := turn_to_come(state, task):
+        held = f"has come, but it is {in_words(why_paused(state, task, now))}"
+        yield (
+            None,
+            f"its turn in flow run {flow.number} {held if task.id in state.flows.held else 'is to come'}",
+        )
+    yield from _tell_dependencies(state, task, flow)
+
+
+def _tell_dependencies(state: State, task: Task, flow: FlowRun | None = None) -> Iterator[Row]:
+    """One row for each; of those in a run of a flow, how far they are there."""
     if task.is_used_up:
         yield None, f"count={task.spec.options.count} is used up: nothing starts any more"
     for name in task.spec.options.after:
         dependency = state.find(name)
+        member = flow.members.get(dependency.id) if flow and dependency else None
         heard = heard_by(state, task).get(name)
         text = "has ended well" if heard == WELL else in_words(heard) or "has not ended since the last fire"
         runs = [state.runs[run] for run in dependency.runs] if dependency else []
-        yield None, f"it waits for {name}: {text}"
+        yield None, f"it waits for {name}: {f'{member.state} there' if member else text}"
         yield from ((None, f"{name}: {_tell_run(state, run)}") for run in runs)
+
+
+def turn_to_come(state: State, task: Task) -> FlowRun | None:
+    """The run of its flow in which this task has not had its turn yet."""
+    flow = state.flows.active.get(state.flows.of.get(task.id, 0))
+    return flow if flow and not flow.stopping and flow.members[task.id].state == "waiting" else None
 
 
 def _tell_outcome(outcome: Outcome) -> str:
@@ -176,31 +195,37 @@ def explain_unknown(state: State, task: Task, at: datetime, now: datetime) -> tu
         return [(None, text) for text in rows], "not-due"
     due: Row = (at, f"a moment of {task.name}: {_means(task)}")
     if at > now:
-        return [due, *((None, text) for text in _what_will_be(state, task, at))], "pending"
+        return [due, *_what_will_be(state, task, at)], "pending"
     if at <= task.anchor_at:
         return [due, (task.anchor_at, "the task was added only then")], "not-due"
     why = "nothing is written down about it: the task was defined otherwise then, or keep= has let it go"
     return [due, (None, why)], "not-due"
 
 
-def explain_never(state: State, task: Task) -> list[Row]:
-    """A task that nothing has ever come of."""
+def explain_never(state: State, task: Task, now: datetime) -> tuple[list[Row], str]:
+    """(rows, `pending` or `not-due`) for a task that nothing has ever come of."""
     rows: list[Row] = [(task.anchor_at, f"{task.name} was added; it has not been due since")]
     if task.spec.unread:
-        return [*rows, (None, in_words(task.spec.unread.reason))]
+        return [*rows, (None, in_words(task.spec.unread.reason))], "not-due"
     next_text = "its next moment" if task.due_at else f"no moment is to come: {_means(task)}"
-    return [*rows, (task.due_at, next_text), *tell_waiting(state, task)]
+    rows += [(task.due_at, next_text), *_if_paused(state, task, task.due_at or now)]
+    return [*rows, *tell_waiting(state, task, now)], "pending" if turn_to_come(state, task) else "not-due"
 
 
-def _what_will_be(state: State, task: Task, at: datetime) -> Iterator[str]:
-    yield "it is still to come"
-    if task.spec.unread:
-        yield f"but it will be skipped, if SET does not mend it before: {in_words(task.spec.unread.reason)}"
-    yield from (f"but {text}" for _, text in tell_waiting(state, task))
-    if why := day_off(state, task.spec, at):
-        yield f"but it will be skipped: {in_words(why)}"
+def _if_paused(state: State, task: Task, at: datetime) -> Iterator[Row]:
     if state.is_paused(task, at):
-        yield "but it will be skipped, if the pause is not lifted before"
+        yield None, "but it will be skipped, if the pause is not lifted before"
+
+
+def _what_will_be(state: State, task: Task, at: datetime) -> Iterator[Row]:
+    yield None, "it is still to come"
+    if task.spec.unread:
+        why = in_words(task.spec.unread.reason)
+        yield None, f"but it will be skipped, if SET does not mend it before: {why}"
+    yield from ((None, f"but {text}") for _, text in _tell_dependencies(state, task))
+    if why := in_words(day_off(state, task.spec, at)):
+        yield None, f"but it will be skipped: {why}"
+    yield from _if_paused(state, task, at)
 
 
 def _why_not_due(task: Task, at: datetime) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import errno
 import gc
 import importlib.util
 import os
@@ -113,6 +114,8 @@ def _report(error: Exception) -> int:
 
 def _of_the_machine(error: BaseException) -> BaseException:
     """A file that the machine does not give, as one that a restore left to another user, is no bug."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Fatal(Exit.TRY_AGAIN, f"{error.strerror} (ulimit -n)")
     if isinstance(error, OSError) and error.filename:
         return Fatal(Exit.IO, f"{error.filename}: {error.strerror}")
     if isinstance(error, BlockingIOError) or str(error) == "can't start new thread":
@@ -290,10 +293,11 @@ def _let_hup_kill_nobody() -> None:
 def _serve(parsed: argparse.Namespace) -> int:
     settings = _load(Settings, parsed)
     logs.set_up(settings.log_format, settings.log_level)
+    config.check_beside(settings)  # now, since they would only die of it, again and again
     if settings.local_worker:
-        _check_local_worker(settings)
+        _check_handlers(settings)
     if settings.http:
-        _check_web()  # now, since its process would only die of it, again and again
+        _check_web()
     if settings.check_config:
         secrets.check_doors(settings, secrets.exposed(settings), lambda: _has_admin(settings))
         if settings.token_file is not None:
@@ -323,8 +327,7 @@ def _has_admin(settings: Settings) -> bool:
     return state.access.has_admin(wall_now())
 
 
-def _check_local_worker(settings: Settings) -> None:
-    """Now, since it would only die of it, again and again."""
+def _check_handlers(settings: Settings) -> None:
     handlers = config.local_worker(settings).handlers
     if handlers is not None:
         from ..worker.executors import custom

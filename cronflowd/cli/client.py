@@ -20,7 +20,7 @@ import time
 from base64 import b64decode, b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -213,22 +213,25 @@ def _connect(settings: ClientSettings) -> tuple[socket.socket, str]:
     if settings.server is not None:
         found = _open(settings.server)
         return _sealed(found, settings) if settings.speaks_tls else found, format_server(settings.server)
-    here = settings.data / "control.sock"
-    with suppress(Lost):
+    here, address = settings.data / "control.sock", ("127.0.0.1", CONTROL_PORT)
+    try:
         return _open(here), format_server(here)
-    address = ("127.0.0.1", CONTROL_PORT)
+    except Lost as error:
+        why = error.message
     try:
         return _open(address), format_server(address)
     except Lost as error:
-        raise Lost(f"no server at {format_server(here)}, and {error.message}") from error
+        raise Lost(f"no server at {why}, and {error.message}") from error
 
 
 def _open(server: Address | Path) -> socket.socket:
     try:
         if isinstance(server, Path):
-            found = socket.socket(socket.AF_UNIX)
-            found.settimeout(CONNECT_S)
-            found.connect(str(server))
+            with ExitStack() as held:
+                found = held.enter_context(socket.socket(socket.AF_UNIX))
+                found.settimeout(CONNECT_S)
+                found.connect(str(server))
+                held.pop_all()
             return found
         found = socket.create_connection(server, CONNECT_S)
         # A run may be silent for days; a network that went away must not be waited for as long.

@@ -6,10 +6,17 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 
+from ..tasks.options import RULES
+
 _TASKS = "cronflowd ls 2>/dev/null | cut -f2"
 _PLAIN = "[A-Za-z0-9=._-]*"
 _FIRST = re.compile(r"(?:\] |\|)([A-Z]+)\b")
 _OPTION = re.compile(r"([a-z]+=)")
+# Where usage says key=value, these stand there; and for most of them, beside, the options of a task.
+_KEYS = {
+    "add": "name= from= paused= replace=", "now": "name= from=", "at": "name= from=", "run": "name=",
+    "set": "schedule= command= unset=", "template": "", "flow": "limit= offset= until= why=",
+}  # fmt: skip
 
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
@@ -29,7 +36,10 @@ class _Command:
         choices = [choice for action in shown for choice in action.choices or ()]
         if "|LIST" in usage:  # it has words of its own
             choices += map(str.lower, _FIRST.findall(usage))
-        self.words = [*sorted(flags), *dict.fromkeys(_OPTION.findall(usage)), *choices]
+        options = [word for word in _OPTION.findall(usage) if word != "key="]
+        options += _KEYS.get(name, "").split()
+        options += [f"{key}=" for key in RULES] if name in _KEYS and name != "flow" else []
+        self.words = [*sorted(flags), *dict.fromkeys(options), *choices]
         self.wants_task = "REF" in usage
 
     @property

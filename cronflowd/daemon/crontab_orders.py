@@ -232,4 +232,5 @@ def _described(
     if state.is_paused(task, now):
         return crontab.Exported(spec, "it is paused")
     is_over = task.due_at is None and task.spec.schedule.kind not in ("reboot", "unreadable", "at", "on")
-    return crontab.Exported(spec, "it has no moment to come" if is_over else "")
+    why_off = "it has no moment to come" if is_over else ""
+    return crontab.Exported(spec, why_off, crontab.what_it_lacks(spec))

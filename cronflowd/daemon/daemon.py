@@ -329,8 +329,10 @@ class Daemon:
             log.warning("and %d more tasks cannot be read: LIST state=unreadable", len(unread) - MAX_WARNINGS)
 
     def _warn_of_key(self) -> None:
-        if why := self.state.access.key_trouble:
-            log.error("no secret can be opened, and the runs that need one fail: %s", why)
+        access = self.state.access
+        if why := access.key_trouble:
+            which = "no" if len(access.closed) == len(access.secrets) else "not every"
+            log.error("%s secret can be opened, and the runs that need one fail: %s", which, why)
 
     def _say_ready(self) -> None:
         where = self._where()
@@ -422,19 +424,22 @@ class Daemon:
         try:
             settings = config.reload(self.settings)
             tokens = secrets.read_tokens(settings.token_file) if settings.token_file else self.core.tokens
-            read = _read_tls(settings) if self._tls else None
+            read = _read_tls(settings)
+            config.check_beside(settings)
         except Fatal as error:
             log.error("the settings stay as they were: %s", error.message)  # noqa: TRY400  # no bug, no traceback
         else:
             self.core.engine.limits = _limits(settings)
             self.core.admission.take_tokens(tokens)
             self._set_limits(settings)
-            self._tls = read or self._tls
             logs.set_up(settings.log_format, settings.log_level)
-            log.info(
-                "settings read again: limits, notify, log, token, TLS are in force, the rest at the next"
-                " start"
-            )
+            in_force = "limits, notify, log, token" + (", TLS" if self._tls and read else "")
+            log.info("settings read again: %s are in force, the rest at the next start", in_force)
+            if bool(read) != bool(self._tls):
+                log.warning(
+                    "both ports go on %s TLS until the next start", "with" if self._tls else "without"
+                )
+            self._tls = self._tls and (read or self._tls)
         self.state.access.vault = Vault(self.settings.data)
         self._warn_of_key()
         reload_zones()

@@ -282,7 +282,7 @@ class Hindsight:
         if at is None or not (found.runs or found.outcomes):
             task = find_task(state, question.ref)
             if at is None:
-                return _why_reply(why.explain_never(state, task), "not-due")
+                return _why_reply(*why.explain_never(state, task, now))
             return _why_reply(*why.explain_unknown(state, task, at, now))
         blamed = why.blamed_runs(found.outcomes)
         others = [row for run in blamed for row in await self._attempts(run)]
@@ -290,7 +290,7 @@ class Hindsight:
         remarks = await self._remarks(found)
         rows, disposition = why.explain_found(state, task, at, found, remarks, other)
         if task and not (question.time or task.runs):
-            rows += why.tell_waiting(state, task)  # what comes next
+            rows += why.tell_waiting(state, task, now)  # what comes next
         return _why_reply(rows, disposition)
 
     async def _newest_moment(self, ref: str, wanted: Callable[[Outcome], bool]) -> datetime | None:

@@ -17,6 +17,7 @@ from attrs import Factory, define, field
 
 from ..base.errors import Refusal
 from ..base.proofs import name_of_digest
+from ..base.text import shorten
 from . import access_facts as af
 from . import facts as f
 
@@ -31,6 +32,7 @@ AnyFact = TypeVar("AnyFact", bound=f.Fact)
 MAX_ACCOUNTS = 10_000
 MAX_TOKENS = 10_000
 MAX_SECRETS = 10_000
+MAX_NAMES = 200  # characters of them in one message
 MAX_LOGINS = 10_000
 MAX_LOGINS_EACH = 100  # of one account: its oldest ends where another one begins
 
@@ -61,6 +63,8 @@ class Access:
     next_token: int = 1
     next_login: int = 1
     vault: Vault = field(init=False, eq=False, repr=False)  # not there while a journal is only looked at
+    # By name: the key and the value that were tried, and why they do not go together.
+    _tried: dict[str, tuple[Vault, af.SecretPut, str]] = field(init=False, eq=False, repr=False, factory=dict)
 
     def given(self, names: Iterable[str], before: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
         """The secrets of these names as they are now, with those that were given before."""
@@ -105,15 +109,32 @@ class Access:
         return [each for each in self.accounts.values() if each.email.lower() == email]
 
     @property
+    def closed(self) -> dict[str, str]:
+        """The secrets that cannot be opened, and why."""
+        for gone in self._tried.keys() - self.secrets.keys():
+            del self._tried[gone]
+        return {name: why for name in self.secrets if (why := self._why_closed(name))}
+
+    @property
     def key_trouble(self) -> str:
-        """Why secrets cannot be opened; empty if there are none, or they can. The first stands for all."""
-        for name, secret in self.secrets.items():
+        """Why secrets cannot be opened, and which, where others can; empty if there are none, or all can."""
+        closed = self.closed
+        why = next(iter(closed.values()), "")
+        is_some = 0 < len(closed) < len(self.secrets)
+        return f"{why}: {shorten(', '.join(closed), MAX_NAMES)}" if is_some else why
+
+    def _why_closed(self, name: str) -> str:
+        """Each is tried once with a key: there may be very many, and STATUS is asked often."""
+        vault, secret = self.vault, self.secrets[name]
+        tried = self._tried.get(name)
+        if tried is None or tried[0] is not vault or tried[1] is not secret:
+            why = ""
             try:
-                self.vault.open(name, secret.sealed)
+                vault.open(name, secret.sealed)
             except ValueError as error:
-                return str(error)
-            break
-        return ""
+                why = str(error)
+            tried = self._tried[name] = vault, secret, why
+        return tried[2]
 
     def rank_of(self, token: af.TokenAdded) -> int:
         """What a token may do: never more than the account it speaks for may today."""

@@ -10,7 +10,7 @@ is kept here first.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Container, Generator, Iterable, Iterator
 from datetime import datetime
 from itertools import chain
 from typing import Any
@@ -19,6 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from ..base.walks import Numbered, in_slices
+from ..schedules.schedule import At
 from ..tasks.options import Keep
 from ..tasks.task import Outcome, Standing, Task, TaskSpec, read_record
 from . import facts as f
@@ -29,6 +30,7 @@ LET_GO = 1000  # entries that are freed together
 FORGET = 10  # changes that are forgotten together, each of at most so many steps
 ALL = 0  # the id that stands for PAUSE all and RESUME all
 PAUSE = ("paused", "paused_until_at", "paused_why")
+DONE = ("ok", "failed", "timeout", "lost")  # ends of a run that may have done all it was for
 STEPS = {
     f.TaskAdded: "added",
     f.TaskChanged: "changed",
@@ -233,6 +235,37 @@ def ids_of_others(
                 others[task_id] = None
     yield from wanted.let_all_go()
     return others
+
+
+def without_done(
+    numbered: list[tuple[int, TaskSpec]], here: Container[int], ended: Iterable[Outcome]
+) -> Generator[None, None, list[tuple[int, TaskSpec]]]:
+    """The tasks of a file, but for those that run once and have: to load it is no order to do that again.
+
+    What is known are the newest runs. One that was cancelled, as by CLEAR, has still to come.
+    """
+    once = Numbered[None]()
+    for task_id, spec in numbered:
+        if isinstance(spec.schedule, At) and task_id not in here:
+            once[task_id] = None
+        yield
+    if not once:
+        return numbered
+    last = dict[tuple[int, str, datetime], str]()
+    for row in ended:
+        if row.task_id in once:
+            last[row.task_id, row.name, row.due_at] = row.state
+        yield
+    kept: list[tuple[int, TaskSpec]] = []
+    numbered.reverse()
+    while numbered:
+        task_id, spec = numbered.pop()
+        moment = spec.schedule.moment_at if isinstance(spec.schedule, At) and task_id in once else None
+        if moment is None or last.get((task_id, spec.name, moment)) not in DONE:
+            kept.append((task_id, spec))
+        yield
+    yield from once.let_all_go()
+    return kept
 
 
 def record_of(definition: f.Definition) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from ..tasks.task import (
 )
 from . import facts as f
 from . import orders as o
-from .changelog import ids_of_others
+from .changelog import ids_of_others, without_done
 from .dependencies import check_circles, find_circle, refuse_circle, settle_after
 from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
 from .notices import notes
@@ -367,10 +367,8 @@ def cancel_queued(state: State, task: Task, why: Reason) -> list[f.Fact]:
 def _load(state: State, order: o.LoadTasks, now: datetime, limits: Limits) -> Decision:
     numbered, _ = finish(plan_load(state, order.records, limits))
     staying = {task_id for task_id, _ in numbered if task_id in state.tasks}
-    facts: list[f.Fact] = []
-    for task in state.own_tasks():
-        if task.id not in staying:
-            facts += leave_task(state, task, "loaded", now)
+    leaving = [task for task in state.own_tasks() if task.id not in staying]
+    facts = [fact for task in leaving for fact in leave_task(state, task, "loaded", now)]
     for task_id, spec in numbered:
         facts += define_task(state, task_id, spec, now)
     if order.saved is not None:
@@ -385,7 +383,8 @@ def plan_load(
     if len(records) > limits.tasks:
         raise Refusal("limit", f"{len(records)} tasks are more than the limit, {limits.tasks}")
     numbered, next_task = yield from _numbered(state, records)
-    return (yield from _all_settled(numbered)), next_task
+    numbered = yield from _all_settled(numbered)
+    return (yield from without_done(numbered, state.tasks, list(state.recent))), next_task
 
 
 def leave_task(state: State, task: Task, why: str, now: datetime) -> list[f.Fact]:

@@ -9,7 +9,7 @@ meanwhile are judged in one step, whatever their number.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -30,7 +30,7 @@ from .notices import MAX_UNDER_WAY, tell
 from .placement import MAX_PLACED_CHARS, all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
-from .tables import ENDED_AT_ONCE, MIN_GRACE_S, counts, of_one_fire
+from .tables import ENDED_AT_ONCE, MIN_GRACE_S, counts, of_one_fire, wait_ends
 
 ON_TIME_S = 60.0  # catchup=skip: later than this is not "at its moment" any more
 DAY = timedelta(days=1)
@@ -175,10 +175,11 @@ def jump(state: State, task: Task, now: datetime, by_s: float) -> list[f.Fact]:
 
 def _why_held(state: State, task: Task, at: datetime) -> Reason:
     """Why no moment starts anything, whatever else is so; empty if it may."""
-    return task.spec.unread.reason if task.spec.unread else _why_paused(state, task, at)
+    return task.spec.unread.reason if task.spec.unread else why_paused(state, task, at)
 
 
-def _why_paused(state: State, task: Task, at: datetime) -> Reason:
+def why_paused(state: State, task: Task, at: datetime) -> Reason:
+    """The pause that is on then, with what was said of it; empty if there is none."""
     if not state.is_paused(task, at):
         return ""
     return reason("paused", text=task.paused_why or state.paused_why or None)
@@ -242,19 +243,19 @@ def let_in(
 
     With on=all and overlap=skip one that is away, or slow, does not keep the task from all others.
     """
-    said = overlap(state, task, first_run)
+    said = overlap(state, task, first_run, now)
     # As `targets_of` has them, without a call: each fire comes by here.
     targets = all_targets(state, task.spec, now) if task.spec.options.on == "all" else ANY
     if not said[0]:
         return targets, {}, said
-    kept = _busy(state, task, targets, said[0])
+    kept = _busy(state, task, targets, said[0], now)
     if len(kept) < len(targets):
         said = "", *said[1:]
     return targets, kept, said
 
 
-def _busy(state: State, task: Task, targets: Sequence[str], why: Reason) -> dict[str, Reason]:
-    options, runs = task.spec.options, [state.runs[run] for run in task.runs]
+def _busy(state: State, task: Task, targets: Sequence[str], why: Reason, now: datetime) -> dict[str, Reason]:
+    options, runs = task.spec.options, list(_in_the_way(state, task, now))
     is_each_alone = options.on == "all" and not options.after and all(run.target for run in runs)
     if not is_each_alone or (options.overlap or state.common.overlap) != "skip":
         return dict.fromkeys(targets, why)
@@ -398,7 +399,7 @@ def pass_range(
     following = moments.next_after(last, anchor)
     facts: list[f.Fact] = []
     if disposition == "missed" and (edge := _last_paused(state, task, first, last)):
-        facts.append(_passed_all(task, "skipped", first, edge, _why_paused(state, task, edge), following))
+        facts.append(_passed_all(task, "skipped", first, edge, why_paused(state, task, edge), following))
         if edge == last:
             return _tidy(task, facts, following)
         first = moments.next_after(edge, anchor) or last
@@ -489,14 +490,21 @@ def _tidy(task: Task, facts: list[f.Fact], following: datetime | None) -> list[f
     return facts
 
 
-def overlap(state: State, task: Task, run: int) -> Overlap:
+def _in_the_way(state: State, task: Task, now: datetime) -> Iterator[Run]:
+    """Its runs, but for those that no worker took in time: a start fires @reboot before they end."""
+    measured = now - state.set_by
+    runs = map(state.runs.__getitem__, task.runs)
+    return (run for run in runs if run.state != "queued" or wait_ends(run) > measured)
+
+
+def overlap(state: State, task: Task, run: int, now: datetime) -> Overlap:
     """What overlap= says of a run with this number."""
     mode = task.spec.options.overlap or state.common.overlap
     if not task.runs or mode == "allow":
         return "", False, [], []
     if mode == "skip":
-        first = state.runs[task.runs[0]]
-        return reason("overlap", run=first.id, state=first.shown), False, [], []
+        first = next(_in_the_way(state, task, now), None)
+        return reason("overlap", run=first.id, state=first.shown) if first else "", False, [], []
     if mode == "replace":
         # Of very many the others end in steps of their own, for which the new one waits, too.
         active = [state.runs[run] for run in islice(task.runs, ENDED_AT_ONCE)]

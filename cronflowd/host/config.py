@@ -444,14 +444,26 @@ def reload(settings: AnySettings) -> AnySettings:
 
 def local_worker(settings: Settings) -> WorkerSettings:
     """What the worker that the daemon starts beside itself will read; Fatal if it could not."""
-    ours = {
-        "connect": ("unix:/socket",),
-        "name": ("local",),
-        "slots": (str(settings.local_worker),),
-        "spool": ("/spool",),
-    }
-    file = {"config": (str(settings.config),)} if settings.config else {}
-    return load(WorkerSettings, ours | file)
+    slots = (str(settings.local_worker),)
+    ours = {"connect": ("unix:/socket",), "name": ("local",), "slots": slots, "spool": ("/spool",)}
+    return load(WorkerSettings, ours | _same_file(settings))
+
+
+def http_door(settings: Settings) -> WebSettings:
+    """The same of the HTTP door that it starts beside itself."""
+    return load(WebSettings, {"data": ("/data",), "control": ("unix:/socket",)} | _same_file(settings))
+
+
+def check_beside(settings: Settings) -> None:
+    """Fatal if one of them would die of its settings, again and again."""
+    if settings.local_worker:
+        local_worker(settings)
+    if settings.http:
+        http_door(settings)
+
+
+def _same_file(settings: Settings) -> dict[str, tuple[str, ...]]:
+    return {"config": (str(settings.config),)} if settings.config else {}
 
 
 def _from_environ(rows: Mapping[str, Setting]) -> dict[str, Given]:

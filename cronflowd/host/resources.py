@@ -1,10 +1,12 @@
-"""What the system lends this process: open files and connections, and memory."""
+"""What the system lends this process: open files and connections, and memory; and whom it has lent a port."""
 
 from __future__ import annotations
 
 import ctypes
 import resource
+import socket
 from contextlib import suppress
+from pathlib import Path
 
 
 def raise_descriptors(needed: int) -> None:
@@ -21,6 +23,32 @@ def max_descriptors() -> int:
     """How many there may be."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+
+def who_listens(host: str, port: int) -> str:
+    """` by process 17`, if this user may see whose this address and port are; else nothing."""
+    sockets, ours = set[str](), _as_the_kernel_writes(host)
+    for table in "tcp", "tcp6":
+        with suppress(OSError):  # the latter is not there without IPv6
+            for line in Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]:
+                _, local, _, state, *_, inode = line.split()[:10]
+                theirs, _, number = local.partition(":")
+                # One of zeros stands for all.
+                is_here = theirs == ours or not int(theirs, 16) or not int(ours, 16)
+                if state == "0A" and int(number, 16) == port and is_here:
+                    sockets.add(f"socket:[{inode}]")
+    for process in Path("/proc").glob("[0-9]*") if sockets else ():
+        with suppress(OSError):  # it is another user's, or has ended
+            for each in process.joinpath("fd").iterdir():
+                with suppress(OSError):
+                    if str(each.readlink()) in sockets:
+                        return f" by process {process.name}"
+    return ""
+
+
+def _as_the_kernel_writes(host: str) -> str:
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host.partition("%")[0])
+    return "".join(packed[at : at + 4][::-1].hex().upper() for at in range(0, len(packed), 4))
 
 
 def give_back() -> None:

@@ -34,7 +34,7 @@ from attrs import Factory, define
 from ..base.addresses import origin
 from ..base.errors import Exit, Fatal, Refusal, leaves
 from ..host.disk import exit_of
-from ..host.resources import max_descriptors, raise_descriptors
+from ..host.resources import max_descriptors, raise_descriptors, who_listens
 from ..host.setting import Address, format_address
 from . import poller
 
@@ -280,7 +280,8 @@ def _open_address(address: Address, is_optional: bool) -> list[Listener]:
             return []
         # Of a look-up's errors the numbers are negative; to all others the library adds the address.
         why = error.strerror if (error.errno or 0) < 0 else os.strerror(error.errno or 0)
-        raise Fatal(Exit.CANNOT_CREATE, f"cannot listen on {format_address(address)}: {why}") from error
+        by = who_listens(str(there[0]), port) if error.errno == errno.EADDRINUSE else ""
+        raise Fatal(Exit.CANNOT_CREATE, f"cannot listen on {format_address(address)}: {why}{by}") from error
     return listeners
 
 

@@ -496,14 +496,14 @@ def parse_moment(text: str, tz: str, now: datetime, past: bool = False) -> datet
 
     That is a phrase, or `2h`, which is ahead of now unless `past` says that it is behind.
     """
-    if _BARE_DURATION.fullmatch(text):
+    if BARE_DURATION.fullmatch(text):
         if not (gap := timedelta(seconds=parse_duration(text))):
             refuse_word(text, "it is no time at all; write now, where that is meant")
         return now - gap if past else now + gap
     return parse_moment_phrase(text, tz, now) or parse_time(text, tz, now)
 
 
-_BARE_DURATION = re.compile("[0-9][0-9a-z]*[a-z]")
+BARE_DURATION = re.compile("[0-9][0-9a-z]*[a-z]")
 DAYS = {"yesterday": -1, "today": 0, "tomorrow": 1}
 
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from functools import lru_cache
 from itertools import pairwise
@@ -40,7 +41,7 @@ from ..base.errors import Refusal, naming
 from ..base.names import NAME
 from ..base.nearest import meant
 from ..base.text import ODD_BLANK, WRONG_QUOTES, format_time
-from .english import parse_moment_phrase, parse_phrase
+from .english import BARE_DURATION, parse_moment, parse_moment_phrase, parse_phrase
 from .fields import (
     HOUR,
     MINUTE,
@@ -462,7 +463,7 @@ def comes_once(text: str) -> bool:
 def settle_schedule(text: str, tz: str, now: datetime) -> str:
     """A schedule's text as it may be kept: one that counts from now becomes `@at` with its instant.
 
-    That is `in 10 minutes`, and `@at "tomorrow at 8 AM"`. Any other text comes back as it is,
+    That is `in 10 minutes`, `@at "tomorrow at 8 AM"` and `@at 2h`. Any other text comes back as it is,
     also one that `parse_schedule` will refuse.
     """
     if text[:1] in "*0123456789" or not comes_once(text):  # as most are
@@ -471,7 +472,10 @@ def settle_schedule(text: str, tz: str, now: datetime) -> str:
     word, *rest = _BLANKS.split(stripped, maxsplit=1)
     argument = _strip_quotes("".join(rest)) if word == "@at" else stripped
     moment_at = parse_moment_phrase(argument, tz, now)
-    return f"@at {moment_at:%Y-%m-%dT%H:%M:%SZ}" if moment_at else text
+    if word == "@at" and BARE_DURATION.fullmatch(argument):
+        with suppress(Refusal):
+            moment_at = parse_moment(argument, tz, now)
+    return f"@at {format_time(moment_at)}" if moment_at else text
 
 
 def _strip_quotes(text: str) -> str:

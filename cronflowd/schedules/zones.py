@@ -28,6 +28,8 @@ from ..base.nearest import meant
 from ..base.text import escape
 
 MAX_ZONE = 64  # characters of a name
+# The same zones with leap seconds, which clocks have not. The files tell nothing beyond their last change.
+LEAPING = "right/"
 MAX_LEAP_S = 3 * 3600  # clock changes up to this are bridged for fixed tasks
 MAX_DURATION_S = 36_500 * 86_400
 MAX_ZONE_BYTES = 1 << 20  # the largest file of today's data has 4,000
@@ -192,6 +194,8 @@ def load_zone(name: str) -> Zone:
     try:
         if len(name) > MAX_ZONE:  # before it is looked for: each of its slashes goes one call deeper
             raise ValueError(name)
+        if name.startswith(LEAPING):
+            raise Refusal("bad-option", f'tz "{name}" counts leap seconds', "tz")
         _known[name] = Zone(zoneinfo.ZoneInfo(name))
         return _known[name]
     except (OSError, ValueError, LookupError) as error:  # no such file, a directory, not a zone, not a name

@@ -328,6 +328,7 @@ class Exported:
 
     spec: TaskSpec
     why_off: str = ""  # why it must not start in cron; empty if it may
+    lacks: str = ""  # why it would run without what it needs there, likewise
 
 
 class Writer:
@@ -350,7 +351,7 @@ class Writer:
             why = (
                 f"its command would be longer than {MAX_CRON_BYTES} bytes, and cron then reads nothing at all"
             )
-        if why := task.why_off or _why_not(spec) or why:
+        if why := task.why_off or _why_not(spec) or why or task.lacks:
             yield f"# {spec.name} is not for cron: {why}"
             yield f"# {_BLANKS.sub(' ', spec.schedule.text)} {spec.command}"
             return
@@ -435,6 +436,14 @@ def _why_not(spec: TaskSpec) -> str:
     if bounds := [key for key in _BOUNDS if key in format_options(spec.options)]:
         return f"cron has no {'=, '.join(bounds)}="
     return ""
+
+
+def what_it_lacks(spec: TaskSpec) -> str:
+    """Why the entry would run without what it needs, or empty; IMPORT takes it for the task all the same."""
+    if spec.options.type not in PROGRAMS:
+        return ""
+    lacks = [*(["stdin="] if spec.options.stdin else []), *(f"secret:{name}" for name in spec.options.wants)]
+    return f"cron has no {', '.join(lacks)}" if lacks else ""
 
 
 def _cron_schedules(schedule: Schedule) -> tuple[tuple[str, ...], str]:

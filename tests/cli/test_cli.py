@@ -234,10 +234,11 @@ def test_check_config_looks_at_the_doors_too(
     [
         ("smtp = 'nonsense'", "worker.smtp: 'nonsense' is not HOST:PORT"),
         ("handlers = '/dev/null/nowhere'", "/dev/null/nowhere: cannot read the handlers"),
+        ("[web]\nmax_http = 'many'", "web.max_http: 'many' is not a whole number"),
     ],
 )
-@pytest.mark.parametrize("words", [["--check-config"], []])
-def test_what_would_end_the_local_worker_is_found_before_it_is_started(
+@pytest.mark.parametrize("words", [["--check-config", "--http", "127.0.0.1:0"], ["--http", "127.0.0.1:0"]])
+def test_what_would_end_the_local_worker_or_the_http_door_is_found_before_it_is_started(
     line: str, why: str, words: list[str], serve: Program, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It would die again and again beside a daemon that seems to be well."""
@@ -247,7 +248,7 @@ def test_what_would_end_the_local_worker_is_found_before_it_is_started(
     status, out, err = ended(capsys, "--config", str(file), *words)
     assert (status, out, serve.calls) == (78, "", [])
     assert why in err
-    assert ended(capsys, "--config", str(file), "--local-worker", "0", *words)[0] == 0
+    assert ended(capsys, "--config", str(file), "--local-worker", "0", *words[:-2])[0] == 0
 
 
 # --- what goes wrong ----------------------------------------------------------------------------
@@ -321,12 +322,13 @@ def test_a_file_that_cannot_be_read_is_one_line_and_74(
     [
         (RuntimeError("can't start new thread"), "can't start new thread (ulimit -u)"),
         (OSError(errno.EAGAIN, "no thread can be started"), "no thread can be started"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files (ulimit -n)"),
     ],
 )
-def test_a_machine_that_starts_no_thread_is_no_bug(
+def test_a_machine_that_starts_no_thread_or_opens_no_file_is_no_bug(
     serve: Program, capsys: pytest.CaptureFixture[str], error: Exception, told: str
 ) -> None:
-    """The one says it as Python does, the other as what has called in a thread."""
+    """The first says it as Python does, the second as what has called in a thread."""
     serve.error = error
     assert cli.main([]) == Exit.TRY_AGAIN
     assert capsys.readouterr().err == f"cronflowd: error: {told}\n"

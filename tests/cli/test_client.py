@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from cronflowd.base.errors import Exit
-from cronflowd.cli import verbs
+from cronflowd.cli import client, verbs
 from cronflowd.host.config import ClientSettings
+from tests.lib.ports import free_ports
 from tests.lib.waiting import PATIENCE_S
 
 MUCH = b"".join(
@@ -74,3 +75,14 @@ def test_a_reader_that_leaves_ends_it(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(sys, "stdout", stdout)
         settings = ClientSettings(data=tmp_path, server=Server(b"1\ta\n2\tb\n").address)
         assert verbs.ask(settings, "LIST", []) == 141
+
+
+def test_why_neither_server_answers_is_told_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may not open the socket was told that there was none."""
+    (port,) = free_ports(1)
+    monkeypatch.setattr(client, "CONTROL_PORT", port)
+    (tmp_path / "control.sock").symlink_to("control.sock")
+    with pytest.raises(client.Lost) as caught:
+        client.Connection(ClientSettings(data=tmp_path))
+    there = f"unix:{tmp_path}/control.sock: Too many levels of symbolic links"
+    assert caught.value.message == f"no server at {there}, and 127.0.0.1:{port}: Connection refused"

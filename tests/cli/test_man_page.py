@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from cronflowd import __version__
 from cronflowd.ask.commands import VERBS
+from cronflowd.cli import cli
 from cronflowd.host.config import ClientSettings, Common, Settings, WebSettings, WorkerSettings, table
 from cronflowd.host.setting import Setting
 
@@ -33,6 +35,9 @@ cronflowd \- schedule with netcat, run on workers that dial in, lose nothing
 .B cronflowd worker
 .RI [ option \&.\|.\|.]
 .br
+.B cronflowd web
+.RI [ option \&.\|.\|.]
+.br
 .B cronflowd check
 .I DIR
 .RB [ \-\-fix ]
@@ -47,9 +52,24 @@ cronflowd \- schedule with netcat, run on workers that dial in, lose nothing
 .RB [ \-\-data
 .IR DIR ]
 .br
+.B cronflowd key
+.RB [ \-\-data
+.IR DIR ]
+.br
+.B cronflowd certs
+.I DIR NAME
+.RI [ NAME \&.\|.\|.]
+.br
+.B cronflowd cluster leave
+.RB [ \-\-data
+.IR DIR ]
+.B \-\-etcd
+.I HOST:PORT
+.br
 .B cronflowd import
 .RB [ \-\-system ]
 .RB [ \-\-dry\-run ]
+.RB [ \-\-replace ]
 .IR FILE |\-
 .br
 .B cronflowd export
@@ -95,6 +115,11 @@ it keeps a worker of its own running beside it. The lines are described in proto
 runs jobs for a daemon, on this machine or any other. TERM lets it finish what it has;
 a second TERM ends that too.
 .PP
+.B cronflowd web
+is the HTTP door: pages, REST and metrics of a daemon, which
+.B \-\-http
+has the daemon start by itself.
+.PP
 .B cronflowd check
 looks through the data directory of a daemon that is not running. With
 .B \-\-fix
@@ -109,13 +134,22 @@ what stands there is moved aside.
 makes the secret for
 .B \-\-token\-file
 and prints the name of the file.
+.B cronflowd key
+shows the public key of
+.BR \-\-sign\-orders ,
+.B cronflowd certs
+makes a private authority and certificates in DIR, and
+.B cronflowd cluster leave
+ends a cluster and goes on with one directory alone.
 .PP
 .B cronflowd import
 adds the lines of a crontab, and tells of each what became of it and what is not as in cron.
 .B \-\-system
 is the form of /etc/crontab, with a user in each line;
 .B \-\-dry\-run
-only looks. The file \- is standard input.
+only looks;
+.B \-\-replace
+has a task of that name become this one. The file \- is standard input.
 .B cronflowd export
 prints tasks as a crontab.
 .PP
@@ -238,6 +272,15 @@ def test_the_man_page_tells_the_settings_there_are() -> None:
     if os.environ.get("CRONFLOWD_GOLDEN") == "1":
         PAGE.write_text("'\\\" t\n" + page(), encoding="utf-8")
     assert "'\\\" t\n" + page() == PAGE.read_text(encoding="utf-8")
+
+
+def test_every_command_for_people_stands_in_the_man_page() -> None:
+    """Some came, and only those who read --help knew of them."""
+    (commands,) = (
+        each for each in cli.parser(with_verbs=False)._actions if isinstance(each, argparse._SubParsersAction)
+    )
+    names = {shown.dest for shown in commands._choices_actions}
+    assert {name for name in names if f"cronflowd {name}" not in HEAD and f"[ {name} ]" not in HEAD} == set()
 
 
 @pytest.mark.skipif(shutil.which("groff") is None, reason="groff is not installed")

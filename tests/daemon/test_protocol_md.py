@@ -17,6 +17,8 @@ from attrs import Factory, define
 
 from cronflowd.ask.commands import VERBS, Verb
 from cronflowd.base.errors import CODES
+from cronflowd.host.config import PROGRAMS, table
+from cronflowd.host.setting import Setting
 from cronflowd.tasks.kinds import TYPES
 from cronflowd.tasks.options import DEFAULTS, RULES, format_option_of
 from tests.lib.harness import INPUT, play
@@ -149,6 +151,15 @@ def test_the_table_has_the_default_that_help_tells(key: str) -> None:
     default = format_option_of(DEFAULTS, key)
     row = re.search(rf"^\| `{key}=` \| ([^|]*) \|", PROTOCOL, re.MULTILINE)
     assert row is None or row[1] == f"`{default}`" or not default
+
+
+@pytest.mark.parametrize(
+    "row", {row.flag: row for each in PROGRAMS for row in table(each)}.values(), ids=lambda row: row.flag
+)
+def test_every_setting_for_people_is_told(row: Setting) -> None:
+    """A limit that only --help knows is looked for in vain by whoever meets it."""
+    told = PROTOCOL + (ROOT / "docs" / "http.md").read_text(encoding="utf-8")
+    assert f"`{row.flag}" in told or not row.help
 
 
 @pytest.mark.parametrize("word", sorted({*CODES, *TYPES}))

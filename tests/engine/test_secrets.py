@@ -216,3 +216,34 @@ def test_one_that_is_missing_ends_its_run_alone(vault: Vault) -> None:
     assert sent == ["a", "c"]
     (row,) = place.driver.state.outcomes[2]
     assert (row.state, row.why) == ("failed", {"code": "secret-missing", "name": "none"})
+
+
+def test_of_secrets_under_several_keys_those_are_told_that_this_one_does_not_open(
+    vault: Vault, tmp_path: Path
+) -> None:
+    """One was put while another key was there, and the first one, which stood for all, could be opened."""
+    place, other = Place(vault), Vault(tmp_path)
+    other.make_key()
+    access = place.driver.state.access
+    place.put("db", "one")
+    place.put("web", "two")
+    assert access.key_trouble == ""
+    access.vault = place.vault = other
+    why = "it was sealed under another key than this one"
+    assert access.key_trouble == why
+    place.put("db", "three")
+    assert access.key_trouble == f"{why}: web"
+    place.driver.do(o.RemoveSecret("web"))
+    assert access.key_trouble == ""
+
+
+def test_a_value_is_tried_once_with_a_key(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be very many of them, and STATUS is asked every few seconds."""
+    place, tried = Place(vault), list[str]()
+    monkeypatch.setattr(vault, "open", lambda name, sealed: tried.append(name) or b"")
+    place.put("db", "one")
+    for _ in range(3):
+        assert place.driver.state.access.key_trouble == ""
+    place.put("db", "two")
+    assert place.driver.state.access.key_trouble == ""
+    assert tried == ["db", "db"]

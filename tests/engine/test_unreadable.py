@@ -469,7 +469,7 @@ def test_whoever_asks_sees_it(zone: Path, go: Going) -> None:
     assert ("unreadable", 1) in views.status_rows(state, driver.now)
     (row,) = views.list_failed(state, commands.parse("FAILED", context), driver.now).rows
     assert (row[1], row[3], row[7].partition(":")[0]) == ("a", "unreadable", "its definition cannot be read")
-    assert "cannot be read" in str(why.explain_never(state, state.tasks[1]))
+    assert "cannot be read" in str(why.explain_never(state, state.tasks[1], driver.now))
     driver.line("SET a tz=UTC")
     assert not [key for key, _ in views.status_rows(driver.state, driver.now) if key == "unreadable"]
 

@@ -17,7 +17,7 @@ import trio.testing
 
 from cronflowd.base.addresses import origin
 from cronflowd.base.errors import Exit, Fatal, Refusal
-from cronflowd.host.resources import max_descriptors
+from cronflowd.host.resources import max_descriptors, who_listens
 from cronflowd.net.listeners import (
     KEEPALIVE,
     KEPT_NEAR,
@@ -66,6 +66,15 @@ def test_a_name_stands_for_all_its_addresses_on_one_port() -> None:
         each.close()
 
 
+@pytest.mark.parametrize("ours", ["127.0.0.1", "0.0.0.0"])
+def test_whose_a_port_is_depends_on_the_address(ours: str) -> None:
+    """Another program may have the same port of another address, and is in nobody's way."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert who_listens(ours, port) == f" by process {os.getpid()}"
+        assert who_listens("127.0.0.2", port) == ""
+
+
 def test_an_address_in_use_is_named_and_nothing_stays_open(listener: Listener) -> None:
     """Half a server is worse than none."""
     port = listener.sock.getsockname()[1]
@@ -75,7 +84,10 @@ def test_an_address_in_use_is_named_and_nothing_stays_open(listener: Listener) -
     with pytest.raises(Fatal) as caught:
         open_listeners([("127.0.0.1", free), ("127.0.0.1", port)])
     assert caught.value.status == Exit.CANNOT_CREATE
-    assert caught.value.message == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert (
+        caught.value.message
+        == f"cannot listen on 127.0.0.1:{port}: Address already in use by process {os.getpid()}"
+    )
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", free))
 

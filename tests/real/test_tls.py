@@ -155,6 +155,23 @@ def test_certificates_are_read_again_at_hup_and_what_is_wrong_changes_nothing(
     wait_until(lambda: shown() != first)
 
 
+def test_tls_that_hup_finds_new_is_not_said_to_be_in_force(
+    start_daemon: StartDaemon, certs: Path, tmp_path: Path
+) -> None:
+    """Tokens went on in plain text over ports of which the log said that TLS was in force."""
+    config = tmp_path / "cronflowd.toml"
+    config.touch()
+    daemon = start_daemon("--local-worker", "0", "--config", str(config))
+    config.write_text("tls_cert = '/dev/null/nowhere'\n")
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_until(lambda: "the settings stay as they were: /dev/null/nowhere" in daemon.log.read_text())
+    config.write_text(f"tls_cert = '{certs}/localhost.pem'\ntls_key = '{certs}/localhost.key'\n")
+    os.kill(daemon.pid, signal.SIGHUP)
+    wait_until(lambda: "both ports go on without TLS until the next start" in daemon.log.read_text())
+    assert "limits, notify, log, token are in force, the rest at the next start" in daemon.log.read_text()
+    assert daemon.ask("PING") == ["PONG"]
+
+
 def test_a_certificate_that_ends_soon_is_told_and_shown(start_daemon: StartDaemon, certs: Path) -> None:
     """Nobody remembers the day two years later."""
     script = (

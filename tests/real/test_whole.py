@@ -157,3 +157,18 @@ def test_hup_puts_new_limits_in_force_everywhere(start_daemon: StartDaemon, tmp_
     with socket.create_connection(("127.0.0.1", daemon.worker_port), timeout=PATIENCE_S) as worker:
         worker.sendall(b"HELLO name=w slots=1\n")
         assert " output=2097152 " in worker.makefile("r").readline()
+
+
+def test_hup_with_what_would_end_the_local_worker_changes_nothing(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """It said that all was in force, and the next local worker died of it again and again."""
+    config = tmp_path / "cronflowd.toml"
+    config.write_text("max_tasks = 5\n")
+    daemon = start_daemon("--config", str(config), "--local-worker", "1")
+    config.write_text("max_tasks = 1\n[worker]\nsmtp = 'nonsense'\n")
+    assert daemon.process
+    daemon.process.send_signal(signal.SIGHUP)
+    why = f"the settings stay as they were: {config}: worker.smtp: 'nonsense' is not HOST:PORT"
+    wait_until(lambda: why in daemon.log.read_text())
+    assert [reply.split()[0] for reply in daemon.ask("ADD @daily true", "ADD @daily true")] == ["OK", "OK"]

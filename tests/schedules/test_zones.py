@@ -151,6 +151,12 @@ def test_a_long_name_is_no_zone(name: str) -> None:
         parse_zone(name)
 
 
+def test_a_zone_that_counts_leap_seconds_is_refused_with_the_one_that_does_not() -> None:
+    """It was taken, and its next moments were an hour off in winter."""
+    with pytest.raises(Refusal, match="counts leap seconds; did you mean Europe/Paris"):
+        parse_zone("right/Europe/Paris")
+
+
 def test_every_zone_has_a_name_that_is_short_enough() -> None:
     """None that there is may be refused for its length."""
     assert max(map(len, zoneinfo.available_timezones())) < zones.MAX_ZONE

@@ -267,7 +267,8 @@ def record(form: Mapping[str, str]) -> str:
     fields = {"schedule": form["schedule"]} if "schedule" in form else {}
     fields["command"] = form.get("command", "")
     for key in OPTIONS:
-        if form.get(key) and DEFAULTS.get(key) != form[key]:
+        # A choice that was left as it stood says nothing; a default that was typed is meant, as by ADD.
+        if form.get(key) and not (key in CHOICES and DEFAULTS.get(key) == form[key]):
             fields["jobName" if key == "name" else key] = form[key]
     for kind in REPEATED:
         fields |= repeated(kind, form.get(kind, ""))

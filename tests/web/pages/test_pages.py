@@ -510,6 +510,11 @@ async def test_the_form_offers_the_templates_there_are(tmp_path: Path) -> None:
         job = (await daemon.ask("GET 1")).pairs
         assert (job["type"], job["retry"]) == ("http", "fixed:3:1m")
         assert 'name="from"' not in (await browser.get("/jobs/1/edit")).text
+        # What was typed beside it wins, as by ADD, also where it is what a task has that says nothing.
+        assert (
+            "/jobs/2?" in (await _send(browser, "/jobs/new", **form | {"retry": "none"})).headers["location"]
+        )
+        assert (await daemon.ask("GET 2")).pairs["retry"] == "none"
         wrong = (await _send(browser, "/jobs/new", **form | {"from": "nightli"})).text
         assert 'id="wrong-from">from=: no template &#34;nightli&#34;; did you mean nightly?' in wrong
 
