@@ -73,7 +73,7 @@ def main(data: Path, history_bytes: int = HISTORY_BYTES, keep: Keep = KEEP) -> i
     except Corrupt as error:
         raise type(error)(directory / error.path, error.offset, error.what) from error
     except Refusal as refusal:
-        raise Fatal(Exit.IO, refusal.message) from refusal
+        raise Fatal(Exit.IO, f"{directory}: {refusal.message}") from refusal
     except OSError as error:
         raise Fatal(Exit.IO, f"{directory / (error.filename or '')}: {error.strerror}") from error
     finally:

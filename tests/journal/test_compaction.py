@@ -334,6 +334,9 @@ def test_a_full_disk_leaves_everything_as_it_was(life: Life, monkeypatch: pytest
     with pytest.raises(Fatal) as refused:
         compaction.main(life.data)
     assert refused.value.status == Exit.IO
+    assert refused.value.message.startswith(
+        f"{journal_dir(life.data)}: history-"
+    )  # where that is the log tells
     assert names(journal_dir(life.data).glob("*.jsonl")) == before
     assert not list(journal_dir(life.data).glob(".*.tmp"))
 
