@@ -29,7 +29,7 @@ from ..base.errors import Refusal
 from ..base.replies import Reply, Row
 from ..base.text import escape, format_time
 from ..engine.definitions import find_task
-from ..engine.state import State
+from ..engine.state import OLDEST_TIME, State
 from ..host.threads import call_in_thread
 from ..journal import gaps, history
 from ..journal.files import journal_dir
@@ -82,8 +82,8 @@ class Past:
         """So many, as far as they are found behind those of the page at no great cost."""
         met = looked = 0
         for outcome in self._older(lambda _: True, sys.maxsize) if most > 0 else ():
-            if since_at and outcome.ended_at < since_at - MAX_SET_BACK:
-                return  # nothing ends before it is due, unless the clock is set back meanwhile
+            if since_at and OLDEST_TIME <= outcome.ended_at < since_at - MAX_SET_BACK:
+                return  # nothing ends before it is due, unless the clock is set back, or not set yet
             if wanted(outcome):
                 yield outcome
                 met += 1

@@ -278,6 +278,19 @@ def test_what_cannot_stand_in_old_files_is_not_looked_for_there(
     assert looked or not most
 
 
+def test_what_ended_before_the_clock_was_set_hides_nothing_that_is_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine without a battery each start has such a minute, and since= saw no further back."""
+    lines = ["O: recent=0", "w: HELLO name=w1", "C: ADD name=a 0 0 1 1 * a", "C: RUN a", "w: DONE 1 1 0"]
+    lines += ["D: 2000-01-01T00:00:10Z", "w: HELLO name=w1", "C: RUN a", "w: DONE 2 1 0"]
+    lines += ["J: 2030-01-01T13:00:00Z", "C: RUN a", "w: DONE 3 1 0", "C: RUNS since=2030-01-01T00:00:00Z"]
+    said = play([*lines, "C: AUDIT since=2030-01-01T00:00:00Z"], tmp_path, monkeypatch)
+    end = said.index("C: AUDIT since=2030-01-01T00:00:00Z")
+    assert [line.split("\t")[0] for line in said[end - 3 : end]] == ["S: 3", "S: 1", "S: OK 2"]
+    assert [line.split("\t")[3] for line in said[end + 1 : -1]] == ["RUN", "RUN", "ADD", "HELLO"]
+
+
 @pytest.mark.parametrize(
     ("question", "most"),
     [
