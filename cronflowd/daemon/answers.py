@@ -371,7 +371,7 @@ class Answers:
     def _status(self, question: q.Alone, session: Session) -> Answer:
         core, count = self.core, self.core.state.count_own()
         known = views.status_rows(core.state, core.now())
-        rows = figures.status(core, self.doors, self.data, self.files.edited)
+        rows = figures.status(core, self.doors, self.data, self.files.may_be_edited)
         reply = Reply(f"{count} tasks", {"tasks": count}, PAIR_COLUMNS, chain(known, rows))
         return self.node.tell_status(reply) if self.node else reply
 

@@ -32,6 +32,7 @@ from .core import Core
 
 log = logging.getLogger(__name__)
 BREATH_S = 50e-6
+Mark = tuple[int, int, int]  # which file, how long, and when it was written
 
 
 class Files:
@@ -41,7 +42,8 @@ class Files:
         self.core = core
         self.data = data
         self.large = LargeChanges(core)
-        self.edited = False  # tasks.db was changed by hand since we wrote it
+        self.edited = False  # tasks.db was changed by hand since we wrote it, when its content was looked at
+        self._mark: Mark | None = None  # of that file, when its content was ours
         # A node's own: which tasks.db it wrote last, as others may have led since.
         self.memory: Path | None = None
         self.are_ours = False  # the calendars: we have begun to decide, and know which files are new
@@ -75,7 +77,8 @@ class Files:
             said = f"{prepared.size} {prepared.crc}\n".encode()
             await call_in_thread(write_atomically, self.memory, [said])
         await call_in_thread(prepared.publish)
-        self.edited = self.edited and path.name != TASKS_NAME
+        if path.name == TASKS_NAME:
+            self.edited, self._mark = False, self._mark_now()
         return reply
 
     async def _prepare(self, path: Path, before: Numbered[TaskSpec | None]) -> tuple[Prepared, int]:
@@ -120,8 +123,25 @@ class Files:
             await call_in_thread(prepared.publish)
         return Reply(f"{files} files seq={upto.last}", {"files": files, "seq": upto.last})
 
+    @property
+    def may_be_edited(self) -> bool:
+        """Whether tasks.db was changed by hand, as far as that can be seen without reading it."""
+        return self.edited or self._mark_now() not in (None, self._mark)
+
+    def _mark_now(self) -> Mark | None:
+        with suppress(OSError):
+            found = (self.data / TASKS_NAME).stat()
+            return found.st_ino, found.st_size, found.st_mtime_ns
+        return None
+
     async def is_edited(self) -> bool:
         """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""
+        mark = self._mark_now()
+        if not (is_edited := await self._is_edited()):
+            self._mark = mark
+        return is_edited
+
+    async def _is_edited(self) -> bool:
         known = [(saved.size, saved.file_crc) for saved in self.core.state.saved]
         try:
             if self.memory and self.memory.exists():
@@ -142,7 +162,7 @@ class Files:
     async def _load(self, path: Path, who: str | None) -> Reply:
         core = self.core
         # Taken before reading: an edit in between shows as an edit, not as loaded.
-        found = await call_in_thread(tasks_file.fingerprint, path)
+        mark, found = self._mark_now(), await call_in_thread(tasks_file.fingerprint, path)
         calendars: set[str] = set()
 
         def look_up(name: str) -> None:
@@ -173,7 +193,8 @@ class Files:
             line = await call_in_thread(tasks_file.line_of, path, refusal.record)
             code = "bad-line" if refusal.code == "bad-option" else refusal.code
             raise Refusal(code, f"{path.name} line {line}: {refusal.message}") from None
-        self.edited = self.edited and saved is None
+        if saved:
+            self.edited, self._mark = False, mark
         return reply
 
     async def learn(self, calendars: Iterable[str]) -> None:

@@ -29,9 +29,10 @@ from ..base.errors import Refusal
 from ..base.replies import Reply, Row
 from ..base.text import escape, format_time
 from ..engine.definitions import find_task
-from ..engine.state import State
+from ..engine.state import OLDEST_TIME, State
 from ..host.threads import call_in_thread
 from ..journal import gaps, history
+from ..journal.files import journal_dir
 from ..journal.index import Index, key
 from ..net.clients import Session
 from ..schedules.english import parse_moment
@@ -81,8 +82,8 @@ class Past:
         """So many, as far as they are found behind those of the page at no great cost."""
         met = looked = 0
         for outcome in self._older(lambda _: True, sys.maxsize) if most > 0 else ():
-            if since_at and outcome.ended_at < since_at - MAX_SET_BACK:
-                return  # nothing ends before it is due, unless the clock is set back meanwhile
+            if since_at and OLDEST_TIME <= outcome.ended_at < since_at - MAX_SET_BACK:
+                return  # nothing ends before it is due, unless the clock is set back, or not set yet
             if wanted(outcome):
                 yield outcome
                 met += 1
@@ -132,14 +133,16 @@ class Past:
         return await self._read(read)
 
     async def keeps_output(self, run: int) -> bool:
-        """Whether the output of a run that has ended is still shown: no further back than `keep=` says."""
+        """Whether what a run that has ended wrote is still shown: no further back than `keep=` says."""
         state, before_seq = self._core.state, self._core.last_seq + 1
         kept = Kept(state, self._core.now(), history.Sizes(self._data, before_seq, self._index))
 
         def read() -> bool:
             recent = (row for row in self.recent if row.run == run)
             end = next(chain(recent, self._found(lambda row: row.run == run, [key("run", run)])), None)
-            if end is None or not kept.is_limited(task := end.task_id):
+            if end is None:  # the files have let it go, whatever memory still has; or it was never here
+                return bool(gaps.gaps(journal_dir(self._data)))
+            if not kept.is_limited(task := end.task_id):
                 return True
             rows = chain(self.recent, self._found(lambda row: True, [key("task", task)]))
             for row in (row for row in rows if row.task_id == task):
@@ -304,10 +307,12 @@ class Hindsight:
 
     async def _remarks(self, found: why.Found) -> list[str]:
         """The daemon's own lines in the LOG of these runs."""
-        runs = {row.run for row in found.outcomes if row.run} | {run.id for run in found.runs}
+        runs = {row.run: row.task_id for row in found.outcomes if row.run}
+        runs |= {run.id: run.task_id for run in found.runs}
         upto = self._core.last_seq
         asked = q.ShowLog(0, follow=False)
-        lines = [line for run in sorted(runs) for line in await self._lines(asked, run, upto)]
+        by_run = [await self._kept_lines(asked, run, upto, runs[run]) for run in sorted(runs)]
+        lines = [line for each in by_run for line in each]
         return [in_words(line[1]) for line in lines if line[0] == 0]
 
     def log(self, question: q.ShowLog, session: Session) -> Answer:
@@ -350,13 +355,22 @@ class Hindsight:
 
     async def _past_log(self, asked: q.ShowLog, run: int, session: Session) -> Reply:
         columns = 4 if session.as_json else 3
-        state, rows = self._core.state, self._core.state.outcomes.get(run)
-        lines = await self._lines(asked, run, self._core.last_seq)
-        is_all_shown = run in state.runs or (rows and state.keep_of(rows[0].task_id) == KEEP)
-        if lines and not is_all_shown and not await self._past().keeps_output(run):
-            lines = []
+        lines = await self._kept_lines(asked, run, self._core.last_seq)
         shown = (output.row_of(worded(line))[:columns] for line in lines)
         return Reply.counted(output.COLUMNS[:columns], shown)
+
+    async def _kept_lines(
+        self, asked: q.ShowLog, run: int, upto: int, task: int | None = None
+    ) -> Sequence[output.Line]:
+        """Those of a run's lines that `keep=` still lets be seen; `task`: whose it is, if that is known."""
+        state = self._core.state
+        if rows := state.outcomes.get(run):
+            task = rows[0].task_id
+        lines = await self._lines(asked, run, upto)
+        is_all_shown = run in state.runs or (task and state.keep_of(task) == KEEP)
+        if not lines or is_all_shown or await self._past().keeps_output(run):
+            return lines
+        return ()
 
     async def _lines(self, asked: q.ShowLog, run: int, upto: int) -> list[output.Line]:
         """A run's output as of now: from memory if it is whole there, else from the journal up to `upto`."""

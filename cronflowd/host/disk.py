@@ -189,20 +189,27 @@ class Disk:
 DISK = Disk()
 
 
-def is_at(fd: int, path: Path, opened: os.stat_result | None = None) -> bool:
-    """Whether a start that opens the name will find what is open here, as far as can be said.
+def is_at(fd: int, path: Path) -> bool:
+    """Whether a start that opens the name will find what is open here, as far as can be said."""
+    return size_at(fd, path) is not None
+
+
+def size_at(fd: int, path: Path, opened: os.stat_result | None = None) -> int | None:
+    """How long that is, -1 where nobody lets us look; None: it would find something else, or nothing.
 
     `opened` is what it was when it was opened: then it is not looked at again.
     """
     try:
-        if os.path.samestat(path.stat(), opened or os.fstat(fd)):
-            return True
+        found = path.stat()
         # Some file systems make up another inode at each look: the kernel knows the name, too.
-        return Path(f"/proc/self/fd/{fd}").readlink() == path.resolve()
+        is_same = os.path.samestat(found, opened or os.fstat(fd)) or (
+            Path(f"/proc/self/fd/{fd}").readlink() == path.resolve()
+        )
+        return found.st_size if is_same else None
     except (FileNotFoundError, NotADirectoryError):
-        return False
+        return None
     except OSError:  # it is there, but not for us to look at
-        return True
+        return -1
 
 
 def write_all(disk: Disk, fd: int, data: bytes, offset: int) -> None:

@@ -2,7 +2,8 @@
 
 It reads every file there is, also those a start would pass over, and says of each what
 it holds. With `--fix` the longest valid prefix stays and everything after it is set
-aside under another name; nothing is ever deleted. Offline only: it takes the lock.
+aside under another name; nothing is ever deleted, but for an index, which is made anew.
+Offline only: it takes the lock.
 
 `Recount` counts all fires once more, from the facts alone. It shares nothing with the tables of `State`: what
 both say must be the same, or one of them is wrong, or the journal tells what cannot have happened.
@@ -27,7 +28,7 @@ from ..engine.state import State
 from ..host.disk import DISK, free_name, lock_directory, of_file, plain, sync_directory, write_atomically
 from ..host.logs import tell
 from ..host.vault import KEY_NAME, WEB_KEY_NAME
-from . import apart, files, history, tasks_file
+from . import apart, files, history, index, tasks_file
 from .gaps import gaps
 from .journal import set_aside
 from .records import HEAD, Corrupt, Header, NotUnderstood, Reader, read_newest
@@ -169,6 +170,7 @@ class Findings:
     broken: Corrupt | None = None  # why the daemon would refuse to start
     spare: list[Reader] = Factory(list)  # damaged files that no start needs: old segments and checkpoints
     history: list[Reader] = Factory(list)  # damaged history files
+    indexes: list[Path] = Factory(list)  # by which not all is found that stands in their files
     can_mend: bool = True
 
     def tell(self, path: Path, words: str, damage: str = "") -> None:
@@ -191,6 +193,10 @@ def examine(data: Path) -> Findings:
         if reader.damage:
             found.history.append(reader)
     damaged = [_examine_lines(found, path) for _, path in files.list_segments(directory)]
+    for _, path in files.list_all(directory):
+        if index.is_wrong(path):
+            found.indexes.append(path.with_suffix(index.SUFFIX))
+            found.tell(found.indexes[-1], "what stands where in that file", "DAMAGED: it is another")
     lacking, sizes = set(history.lacking(data)), apart.sizes(directory)
     if lacking or sizes:
         words = f"long output of {len(sizes)} runs, {sum(sizes.values())} bytes"
@@ -301,10 +307,7 @@ def _mend(data: Path, found: Findings, fix: bool) -> Iterator[str]:
     directory = files.journal_dir(data)
     if fix:
         files.clear_leftovers(directory)
-    for reader in found.history:
-        yield f"{reader.path.name}: the {reader.offset} valid bytes stay, the whole file is kept as .damaged"
-        if fix:
-            _mend_history(reader)
+    yield from _mend_past(found, fix)
     if found.broken:
         yield from _mend_journal(found.broken, found.replay, fix)
     elif found.replay.tail:
@@ -323,6 +326,17 @@ def _mend(data: Path, found: Findings, fix: bool) -> Iterator[str]:
             # What it names is given up; the next start names another.
             (directory / files.NEWEST_NAME).unlink()
         sync_directory(directory)
+
+
+def _mend_past(found: Findings, fix: bool) -> Iterator[str]:
+    for path in found.indexes:
+        yield f"{path.name}: removed; it is made anew when it is needed"
+        if fix:
+            path.unlink()
+    for reader in found.history:
+        yield f"{reader.path.name}: the {reader.offset} valid bytes stay, the whole file is kept as .damaged"
+        if fix:
+            _mend_history(reader)
 
 
 def _make_open_segment(replay: Replay) -> None:

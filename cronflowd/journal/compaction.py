@@ -73,7 +73,7 @@ def main(data: Path, history_bytes: int = HISTORY_BYTES, keep: Keep = KEEP) -> i
     except Corrupt as error:
         raise type(error)(directory / error.path, error.offset, error.what) from error
     except Refusal as refusal:
-        raise Fatal(Exit.IO, refusal.message) from refusal
+        raise Fatal(Exit.IO, f"{directory}: {refusal.message}") from refusal
     except OSError as error:
         raise Fatal(Exit.IO, f"{directory / (error.filename or '')}: {error.strerror}") from error
     finally:
@@ -85,17 +85,12 @@ def main(data: Path, history_bytes: int = HISTORY_BYTES, keep: Keep = KEEP) -> i
 
 def compact(directory: Path, history_bytes: int, keep: Keep = KEEP) -> dict[str, str | int]:
     """Writes history files, then the checkpoint; the latter makes the former's sources superfluous."""
-    replay, state, last_at = (
-        Replay(directory, leave_out_newest=True),
-        State(recent_runs=0, common=Common(keep=keep)),
-        EPOCH,
-    )
+    replay, state = Replay(directory, leave_out_newest=True), State(recent_runs=0, common=Common(keep=keep))
     for seq, at, fact in replay:
         state.apply(fact, at, seq)
-        last_at = max(last_at, at)
     if not replay.last:
         raise Fatal(Exit.TRY_AGAIN, f"{directory}: no closed segment yet")
-    write_history(directory, Sieve(state, history_bytes, last_at), replay.last)
+    write_history(directory, Sieve(state, history_bytes, state.told_at), replay.last)
     path = files.checkpoint_path(directory, replay.last)
     size, crc = write_atomically(path, checkpoint_lines(state, replay.last, replay.chain, state.told_at))
     make_all(directory)
@@ -181,7 +176,8 @@ class Sieve:
 
     def __init__(self, state: State, history_bytes: int, now: datetime) -> None:
         self.history_bytes = history_bytes
-        self.now = now  # the last record's time: the past is as old as the journal says
+        # The last record's time: the past is as old as the journal says, and a clock may have been set right.
+        self.now = now
         self.bytes = 0  # kept so far
         self._keep = cache(state.keep_of)
         self._deed_bytes = 0
@@ -207,7 +203,7 @@ class Sieve:
             if self._is_kept(task, _PASSED, at) and self._takes(size):
                 records.add(seq)
         records.update(seq for key in kept for seq in survey.parts[key].seqs)
-        oldest = _format(self.now - min(DEEDS_FOR, self.now - EPOCH))
+        oldest = self._back(DEEDS_FOR)
         self._met.update(run for run, *_ in survey.ended)
         for seq, run, at, size in reversed(survey.late):
             # Its run's end stands in an older piece, and nobody knows yet whether that is kept.
@@ -233,7 +229,11 @@ class Sieve:
         keep = self._keep(task)
         self._tally[task, kind] += 1
         age = timedelta(seconds=min(keep.age_s, (self.now - EPOCH).total_seconds()))
-        return self._tally[task, kind] <= keep.runs and at >= _format(self.now - age)
+        return self._tally[task, kind] <= keep.runs and at >= self._back(age)
+
+    def _back(self, age: timedelta) -> str:
+        """So long ago. The texts of its whole second are no less, with a fraction or without."""
+        return _format(self.now - min(age, self.now - EPOCH)).removesuffix("Z")
 
     def is_orphan(self, run: int) -> bool:
         """Whether, all records having been met, none tells of its output: it came when they were gone."""

@@ -22,6 +22,7 @@ from ..engine.encoding import decode
 from ..engine.facts import Fact, FiresPassed, OutputReceived, RunEnded
 from ..engine.ledger import outcome_of
 from ..engine.rules import Deed, deed_of
+from ..engine.state import OLDEST_TIME
 from ..host.disk import plain
 from ..tasks.reasons import reason
 from ..tasks.task import Outcome
@@ -36,6 +37,8 @@ _OUTPUT, _ENDED, _PASSED = b'"fact":"OutputReceived"', b'"fact":"RunEnded"', b'"
 _WRITTEN = re.compile(
     rb'\{"seq":[0-9]+,"at":"[^"]*","fact":"OutputReceived",(?:"more":true,)?"run":([0-9]+),'
 )
+# A record with an earlier time was written before the clock was set: those behind it may be of yesterday.
+_OLDEST = OLDEST_TIME.isoformat()[:19].encode()
 _APART = re.compile(rb'"apart":\[([0-9]+),')  # nowhere else: in a text its quotes would be escaped
 
 
@@ -195,9 +198,9 @@ def deeds(
     since = b"" if since_at is None else since_at.astimezone(UTC).isoformat()[:19].encode()
     for line in _lines_before(journal_dir(data), before_seq, [DEED], index):
         if match := HEAD.match(line):
-            if match[2][:19] < since:
+            if _OLDEST <= match[2][:19] < since:
                 return
-            if found := deed_in(line):
+            if match[2][:19] >= since and (found := deed_in(line)):
                 yield found
 
 

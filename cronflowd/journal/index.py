@@ -26,7 +26,7 @@ from threading import Lock
 from attrs import define, frozen
 
 from ..base.errors import Refusal
-from ..host.disk import plain, write_atomically
+from ..host.disk import of_file, plain, write_atomically
 from .files import list_history, list_segments
 from .records import SEAL_BYTES, seq_of
 
@@ -228,6 +228,18 @@ def make_all(directory: Path) -> None:
             _of_file(path.with_suffix(SUFFIX), file.fileno())
 
 
+def is_wrong(path: Path) -> bool:
+    """Whether the index of a file hides what is in it, or tells of what is not."""
+    beside = path.with_suffix(SUFFIX)
+    with open(path, "rb", 0, opener=plain) as file:
+        head = _head(file.fileno())
+        if _count(beside, head) is None:
+            return False  # it is made anew before it is used
+        with of_file(beside):
+            known = beside.read_bytes()
+        return known != head + _sorted_numbers(file.fileno()).tobytes()
+
+
 def remove_orphans(directory: Path) -> None:
     """Those whose files are gone."""
     for path in directory.glob(f"*{SUFFIX}"):
@@ -237,9 +249,7 @@ def remove_orphans(directory: Path) -> None:
 
 def _of_file(beside: Path, at: int) -> tuple[int, Sequence[int] | None]:
     """How many numbers a file has that grows no more; and they, where they do not stand beside it."""
-    size = os.fstat(at).st_size
-    end = os.pread(at, SEAL_BYTES, max(0, size - SEAL_BYTES - 1))
-    head = array("Q", (_MAGIC, size, zlib.crc32(end))).tobytes()
+    head = _head(at)
     if (count := _count(beside, head)) is not None:
         return count, None
     numbers = _sorted_numbers(at)
@@ -247,6 +257,13 @@ def _of_file(beside: Path, at: int) -> tuple[int, Sequence[int] | None]:
         write_atomically(beside, [head, numbers.tobytes()])
         return len(numbers), None
     return len(numbers), numbers
+
+
+def _head(at: int) -> bytes:
+    """What the index of a file begins with."""
+    size = os.fstat(at).st_size
+    end = os.pread(at, SEAL_BYTES, max(0, size - SEAL_BYTES - 1))
+    return array("Q", (_MAGIC, size, zlib.crc32(end))).tobytes()
 
 
 def _sorted_numbers(at: int) -> array[int]:

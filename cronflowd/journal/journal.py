@@ -21,7 +21,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NoReturn
@@ -108,6 +107,7 @@ class FileJournal:
         self._reserve = reserve_bytes
         self._chunk = CHUNK_BYTES
         self._full = self._stuck = False  # stuck = a write waits for space
+        self._lacks_descriptor = False  # for the next file, and that was told
         self._asked_at = float("-inf")  # when space was last asked for in vain (monotonic)
         d.make_directory(data)
         d.make_directory(self.directory)
@@ -139,11 +139,12 @@ class FileJournal:
 
     def _go_on(self, found: Replay) -> None:
         if found.open:
-            self._fd = self._disk.open(found.open, os.O_RDWR)
+            self._fd = self._disk.open(found.open, os.O_RDWR | os.O_APPEND)
             self._end, self._first, self._path = found.size, found.open_first, found.open
         else:
             self._first = self.last + 1
-            self._fd, self._end = self._create_segment(self._first, self.chain, 0)
+            with d.opened_directory(self.directory, self._disk) as sync:
+                self._fd, self._end = self._create_segment(self._first, self.chain, 0, sync)
             self._path = segment_path(self.directory, self._first)
         with d.of_file(self._path):
             free = self._disk.free_bytes(self._fd)
@@ -154,28 +155,29 @@ class FileJournal:
         if read_newest(self.directory) != self._first:
             self._note_newest()
 
-    def _create_segment(self, first: int, chain: int, space: int) -> tuple[int, int]:
+    def _create_segment(
+        self, first: int, chain: int, space: int, sync: Callable[[], object]
+    ) -> tuple[int, int]:
         """A new file, its header and its name on the disk: (descriptor, size). Leaves nothing if it fails."""
         path = segment_path(self.directory, first)
         made = path.with_name(f".{path.name}.tmp")  # a compaction that looks meanwhile sees whole files only
         header = Header("segment", first, chain).line()
-        with d.opened_directory(self.directory, self._disk) as sync:  # while there is a descriptor for it
-            fd = self._disk.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
-            try:
-                with d.of_file(path):
-                    if space:
-                        self._disk.allocate(fd, 0, len(header) + space)
-                    d.write_all(self._disk, fd, header, 0)
-                    self._disk.fsync(fd)
-                    self._disk.rename(made, path)
-                sync()
-            except OSError:
-                os.close(fd)
-                with contextlib.suppress(FileNotFoundError):
-                    self._disk.unlink(made)
-                if path.exists():
-                    self._remove_segment(path, sync)
-                raise
+        fd = self._disk.open(made, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        try:
+            with d.of_file(path):
+                if space:
+                    self._disk.allocate(fd, 0, len(header) + space)
+                d.write_all(self._disk, fd, header, 0)
+                self._disk.fsync(fd)
+                self._disk.rename(made, path)
+            sync()
+        except OSError:
+            os.close(fd)
+            with contextlib.suppress(FileNotFoundError):
+                self._disk.unlink(made)
+            if path.exists():
+                self._remove_segment(path, sync)
+            raise
         return fd, len(header)
 
     def _note_newest(self) -> None:
@@ -367,13 +369,28 @@ class FileJournal:
         self._disk.fdatasync(self._fd)
         # Each call of the system gives the interpreter to the loop, and takes it back.
         opened = self._opened = self._opened or os.fstat(self._fd)
-        if not d.is_at(self._fd, self._path, opened):
+        size = d.size_at(self._fd, self._path, opened)
+        if size is None:
             raise OSError(errno.ENOENT, f"{self._path.name} has been removed or moved away")
+        if size not in (end := batch.offset + len(data), -1):
+            size = os.fstat(self._fd).st_size  # some file systems tell by the name what was so a moment ago
+            if size != end:
+                self._tell_of_loss(size - len(data), batch.offset)
         self.commit_s.add(time.monotonic() - began_s)
         with self._lock:
-            self.committed, self._synced_end = batch.last, batch.offset + len(data)
+            self.committed, self._synced_end = batch.last, end
         self._committed_chain = batch.chain
         self.notify(batch.last)
+
+    def _tell_of_loss(self, size: int, expected: int) -> NoReturn:
+        """Somebody has cut the open file short, or appended to it: no start may take that for the end.
+
+        Its length tells, since what we write goes to its end, wherever that is (O_APPEND).
+        """
+        with contextlib.suppress(OSError):
+            write_newest(self.directory, self.committed, self._disk)
+        what = f"{self._path}: somebody has changed it: it had {size} bytes, and {expected} were written"
+        raise Fatal(Exit.IO, f"{what}; stop whatever does that, and put the whole file back")
 
     def _write(self, data: bytes, offset: int) -> None:
         """Writes one batch, waiting for space as long as it takes; never leaves half of it."""
@@ -420,16 +437,27 @@ class FileJournal:
         """Goes on in a new file once this one is long enough; not while the disk is full."""
         if self._end < self.segment_bytes or self._full:
             return
+        with contextlib.ExitStack() as opened:
+            self._rotate(opened)
+
+    def _rotate(self, opened: contextlib.ExitStack) -> None:
         first, space = self.committed + 1, self._chunk + self._reserve
         try:
-            fd, size = self._create_segment(first, self._committed_chain, space)
+            # For all that is done to names: what has begun must not lack a descriptor then.
+            sync = opened.enter_context(d.opened_directory(self.directory, self._disk))
+            fd, size = self._create_segment(first, self._committed_chain, space, sync)
         except OSError as error:
             if error.errno in d.NO_SPACE:
                 # The open file has space set aside for what was promised; a new one would not have it.
                 self._note_full(True)
             elif error.errno not in d.NO_DESCRIPTOR:
                 raise
+            elif not self._lacks_descriptor:
+                self._lacks_descriptor = True
+                why = "it goes on, however long, until a descriptor is free for the next file"
+                log.error("%s: %s: %s", self._path, error.strerror, why)  # noqa: TRY400  # no bug
             return  # the next batch tries again
+        self._lacks_descriptor = False
         old = Segment(self._path, self._first, first - 1, self._end)
         old_fd = self._fd
         with self._lock:
@@ -440,7 +468,6 @@ class FileJournal:
                 self._opened = None
         if not fits:  # so much came meanwhile; the next batch tries again
             os.close(fd)
-            sync = partial(d.sync_directory, self.directory, self._disk)
             self._remove_segment(segment_path(self.directory, first), sync)
             return
         self._note_newest()

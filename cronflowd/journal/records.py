@@ -121,7 +121,7 @@ def parse_header(line: bytes) -> Header | None:
 
 
 def read_newest(directory: Path) -> int:
-    """The first number of a segment that has been there for certain, 0 = of none that is known.
+    """The first number of a segment that has been there for certain, or a later record's that has; 0 = none.
 
     A journal whose newest file is gone ends like any other. So the file `newest` names it, before
     anybody is told of a record in it; it may be behind, or missing, and says then so much less. In a

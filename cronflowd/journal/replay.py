@@ -65,7 +65,7 @@ class Replay:
         self.open_first = 1  # its first record
         self.size = 0  # its valid bytes
         self.tail: Tail | None = None
-        self._known = 0  # the first record of a segment that has been there
+        self._known = 0  # a record that has been there, or is the first of a segment that has
 
     def __iter__(self) -> Iterator[Record]:
         check_restored(self.directory.parent)
@@ -93,7 +93,7 @@ class Replay:
                 return
         if newest:
             self._check_newest(*newest)
-        elif (first := self._known) > (segments[-1][0] if segments else 0):
+        elif (first := self._known) > max(self.last, segments[-1][0] if segments else 0):
             raise Corrupt(segment_path(self.directory, first), 0, _GONE % self.last)
 
     def _check_newest(self, first: int, path: Path) -> None:
@@ -172,8 +172,9 @@ class Replay:
                 why = f"{damage}, but valid records follow in {path.name}"
                 raise Corrupt(reader.path, reader.offset, why)
         if self._known >= lost:
-            path = segment_path(self.directory, self._known)
-            raise Corrupt(reader.path, reader.offset, f"{damage}; {path.name}: {_GONE % self.last}")
+            name = segment_path(self.directory, self._known).name
+            why = f"it went on, here or in {name}; put back the file with all records after {self.last}"
+            raise Corrupt(reader.path, reader.offset, f"{damage}; {why}")
         self.tail = Tail(reader.path, whole, damage, tuple(later))
 
 

@@ -26,6 +26,7 @@ from cronflowd.journal.journal import FileJournal
 from cronflowd.net.clients import Session
 from tests.engine.test_waiting_tasks import from_checkpoint
 from tests.lib.harness import World, a_world, play, run_here
+from tests.lib.journal_driver import compact
 from tests.lib.waiting import PATIENCE_S
 
 RUNS = 12
@@ -104,6 +105,54 @@ def test_output_that_memory_still_holds_is_kept_no_longer_than_its_run(
         lines += ["C: RUN a", *(["w: OUT 1 1 first"] if run == 1 else []), f"w: DONE {run} 1 0"]
     said = play([*lines, "C: LOG 1"], tmp_path, monkeypatch)
     assert said[-1] == "S: OK 0"
+
+
+def test_remarks_are_output_too_which_keep_lets_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """WHY told them until the files were made short; LOG did not."""
+    lines = ["w: HELLO name=w1", "C: ADD name=a keep=0K 0 0 1 1 * a", "C: RUN a", "C: CANCEL 1", "T: +70s"]
+    said = play([*lines, "C: WHY a", "C: LOG 1"], tmp_path, monkeypatch)
+    assert said[-1] == "S: OK 0"
+    assert not [line for line in said if "is told to end it" in line]
+
+
+def test_of_a_run_that_keep_has_let_go_no_late_report_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stands in a newer file than its run's end, and outlived it there."""
+    monkeypatch.setattr("tests.lib.harness.FileJournal", partial(FileJournal, segment_bytes=1000))
+    monkeypatch.setattr(World, "check_replay", lambda world: None)  # which counts from the first record on
+    more = ["C: PAUSE a", "C: RESUME a"] * 9
+    lines = ["w: HELLO name=w1", "C: ADD name=a keep=1 overlap=allow 0 0 1 1 * a", "C: RUN a", "C: CANCEL 1"]
+    play([*lines, "T: +70s", "C: RUN a", "w: DONE 2 1 0", *more], tmp_path, monkeypatch)
+    compact(tmp_path)
+    said = play(["w: HELLO name=w1", "w: DONE 1 1 1", *more, "C: LOG 1"], tmp_path, monkeypatch)
+    compact(tmp_path)
+    assert play(["C: LOG 1"], tmp_path, monkeypatch)[-1] == said[-1] == "S: OK 0"
+
+
+def test_a_run_that_the_files_have_let_go_does_not_come_back_out_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it wrote stood there longer than its row, so that nothing told any more that it was let go."""
+    monkeypatch.setattr("tests.lib.harness.FileJournal", partial(FileJournal, segment_bytes=1000))
+    monkeypatch.setattr(World, "check_replay", lambda world: None)  # which counts from the first record on
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_here)
+
+    async def live() -> list[str]:
+        async with a_world(tmp_path, {"recent": "1"}) as world:
+            await world.play("w", None, "HELLO name=w1")
+            await world.play("C", None, "ADD name=a keep=1 0 0 1 1 * a")
+            await world.play("C", None, "RUN a")
+            await world.play("w", None, "OUT 1 1 hello")
+            await world.play("w", None, "DONE 1 1 0")
+            for run in range(2, 12):
+                await world.play("C", None, "RUN a")
+                await world.play("w", None, f"DONE {run} 1 0")
+            before = await world.play("C", None, "LOG 1")
+            compact(tmp_path)
+            return before + await world.play("C", None, "LOG 1")
+
+    assert trio.run(live) == ["S: OK 0", "S: OK 0"]
 
 
 def test_a_log_is_not_followed_for_ever_when_its_run_ended_before_the_answer_had_its_turn(
@@ -227,6 +276,19 @@ def test_what_cannot_stand_in_old_files_is_not_looked_for_there(
     play([*lines, f"C: {question}"], tmp_path, monkeypatch)
     assert len(looked) <= most
     assert looked or not most
+
+
+def test_what_ended_before_the_clock_was_set_hides_nothing_that_is_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine without a battery each start has such a minute, and since= saw no further back."""
+    lines = ["O: recent=0", "w: HELLO name=w1", "C: ADD name=a 0 0 1 1 * a", "C: RUN a", "w: DONE 1 1 0"]
+    lines += ["D: 2000-01-01T00:00:10Z", "w: HELLO name=w1", "C: RUN a", "w: DONE 2 1 0"]
+    lines += ["J: 2030-01-01T13:00:00Z", "C: RUN a", "w: DONE 3 1 0", "C: RUNS since=2030-01-01T00:00:00Z"]
+    said = play([*lines, "C: AUDIT since=2030-01-01T00:00:00Z"], tmp_path, monkeypatch)
+    end = said.index("C: AUDIT since=2030-01-01T00:00:00Z")
+    assert [line.split("\t")[0] for line in said[end - 3 : end]] == ["S: 3", "S: 1", "S: OK 2"]
+    assert [line.split("\t")[3] for line in said[end + 1 : -1]] == ["RUN", "RUN", "ADD", "HELLO"]
 
 
 @pytest.mark.parametrize(

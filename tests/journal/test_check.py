@@ -14,7 +14,7 @@ from cronflowd.base.errors import Exit, Fatal
 from cronflowd.engine import facts as f
 from cronflowd.engine.state import State
 from cronflowd.host.disk import lock_directory, write_atomically
-from cronflowd.journal import compaction, tasks_file
+from cronflowd.journal import compaction, history, tasks_file
 from cronflowd.journal.check import check
 from cronflowd.journal.files import (
     JOURNAL_NAME,
@@ -24,6 +24,7 @@ from cronflowd.journal.files import (
     list_history,
     list_segments,
 )
+from cronflowd.journal.index import Index
 from cronflowd.journal.records import BATCH_MARK, Reader, seal
 from cronflowd.journal.replay import Replay
 from tests.lib.journal_driver import Life, compact, names, newest_checkpoint, restarted, told
@@ -276,6 +277,26 @@ def test_damaged_history_keeps_its_beginning(life: Life, capsys: pytest.CaptureF
     mended(life, capsys)
     assert told(restarted(life.data)[0]) == told(life.state)
     assert file.path.exists()
+
+
+def test_an_index_by_which_a_run_is_not_found_is_made_anew(
+    life: Life, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """RUNS and LOG of it showed nothing, as of one that keep= had let go, and nobody told why."""
+    compact(life.data)
+    [file] = list_history(journal_dir(life.data))
+    beside = file.path.with_suffix(".index")
+    before = history.output(life.data, 1, index=Index())
+    whole = content(life.data)[f"{JOURNAL_NAME}/{beside.name}"]
+    for at in range(24, len(whole), 8):
+        damage(beside, at + 5)
+    assert (before, history.output(life.data, 1, index=Index())) == ([(1, "line 0")], [])
+    assert check(life.data) == Exit.CORRUPT
+    assert f"{beside.name}: what stands where in that file; DAMAGED: it is another" in capsys.readouterr().out
+    assert check(life.data, fix=True) == Exit.OK
+    assert check(life.data) == Exit.OK
+    assert history.output(life.data, 1, index=Index()) == before
+    assert beside.read_bytes() == whole
 
 
 def test_a_fact_of_an_unknown_kind_is_not_cut_away(life: Life, capsys: pytest.CaptureFixture[str]) -> None:

@@ -334,6 +334,9 @@ def test_a_full_disk_leaves_everything_as_it_was(life: Life, monkeypatch: pytest
     with pytest.raises(Fatal) as refused:
         compaction.main(life.data)
     assert refused.value.status == Exit.IO
+    assert refused.value.message.startswith(
+        f"{journal_dir(life.data)}: history-"
+    )  # where that is the log tells
     assert names(journal_dir(life.data).glob("*.jsonl")) == before
     assert not list(journal_dir(life.data).glob(".*.tmp"))
 
@@ -387,6 +390,36 @@ def test_age_counts_from_the_end_of_the_run(tmp_path: Path) -> None:
         life.run(2)
     life.compact()
     assert kept(tmp_path) == [15, 14, 13, 12, 11]
+    life.close()
+
+
+def test_a_clock_that_showed_another_year_for_a_while_makes_nothing_old(tmp_path: Path) -> None:
+    """A machine that woke up in 2038 and was set right lost all its history, the last minute's as well."""
+    life = finished(tmp_path, "100,1h", 5)
+    life.now += timedelta(days=4000)
+    life.run(2)
+    life.now -= timedelta(days=4000)
+    for _ in range(5):
+        life.run(2)
+    life.compact()
+    assert kept(tmp_path) == [5, 4, 3, 2, 1]
+    assert len(kept(tmp_path, 2)) == 11
+    life.close()
+
+
+def test_what_ended_within_the_second_that_age_reaches_back_to_is_kept(tmp_path: Path) -> None:
+    """By the texts of times, half past a second came before it: RUNS lost what it had shown just before."""
+    life = Life(tmp_path, 1000)
+    life.join()
+    life.add_task(keep="100,10s")
+    life.add_task()
+    life.now += timedelta(milliseconds=500)
+    life.run(1)
+    life.now += timedelta(seconds=4, milliseconds=-300)
+    for _ in range(3):
+        life.run(2, "x" * 900)
+    assert life.compact() > 0
+    assert kept(tmp_path) == [1]
     life.close()
 
 

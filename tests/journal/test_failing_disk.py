@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import threading
@@ -149,6 +150,32 @@ def test_what_no_start_will_find_is_not_called_safe(tmp_path: Path, lose: Callab
     opened.journal.close()
 
 
+@pytest.mark.parametrize("change", ["cut", "emptied", "written to"])
+def test_an_open_file_that_somebody_changes_is_called_safe_no_more(tmp_path: Path, change: str) -> None:
+    """By logrotate's copytruncate: what was told before is gone, and a start took that for an end."""
+    opened = Open(tmp_path)
+    opened.commit(*map(decision, range(10)))
+    path = only_segment(tmp_path)
+    whole = path.read_bytes()
+    if change == "written to":
+        with path.open("ab") as file:
+            file.write(b"a line\n")
+    else:
+        os.truncate(path, 0 if change == "emptied" else whole.rindex(b"\n", 0, -1) + 1)
+    opened.journal.append(decision(11), NOW)
+    opened.journal.flush()
+    assert opened.failed.wait(PATIENCE_S)
+    assert [error.status for error in opened.fatal] == [Exit.IO]
+    assert f"{path}: somebody has changed it: it had " in opened.fatal[0].message
+    assert opened.journal.committed == 10
+    opened.journal.close()
+    with pytest.raises(Fatal, match=path.name) as refused:
+        replay(tmp_path)
+    assert refused.value.status == Exit.CORRUPT
+    path.write_bytes(whole)
+    assert replay(tmp_path) == [fact for each in range(10) for fact in decision(each)]
+
+
 def test_an_error_in_notify_ends_the_process(tmp_path: Path) -> None:
     """A daemon whose committer has died would take orders and answer none of them."""
     opened = Open(tmp_path)
@@ -261,7 +288,9 @@ def test_rotation_waits_while_the_disk_is_full(tmp_path: Path) -> None:
     assert [fact for number in range(5) for fact in decision(number)] == replay(tmp_path)
 
 
-def test_rotation_waits_while_there_is_no_descriptor(tmp_path: Path) -> None:
+def test_rotation_waits_while_there_is_no_descriptor(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """It ended the daemon, though all that was promised had its room in the open file."""
     for number in range(1, 30):
         data, disk = tmp_path / str(number), FaultyDisk()
@@ -274,8 +303,47 @@ def test_rotation_waits_while_there_is_no_descriptor(tmp_path: Path) -> None:
         assert len(list_segments(journal_dir(data))) > 1
         assert [fact for each in range(3) for fact in decision(each)] == replay(data)
         if disk.calls["open"] < first + number:
-            return
-    raise AssertionError("no life without that call")
+            break
+    else:
+        raise AssertionError("no life without that call")
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) > 1
+    assert all(
+        "Too many open files: it goes on, however long, until a descriptor is free" in each for each in told
+    )
+
+
+def test_a_new_file_that_is_too_small_is_removed_without_a_descriptor(tmp_path: Path) -> None:
+    """So much came meanwhile, and so many connections, that the daemon ended."""
+
+    class Crowded(FaultyDisk):
+        """While a file is made much is ordered, and then nothing can be opened any more."""
+
+        is_crowded = False
+
+        def open(self, path: Path, flags: int) -> int:
+            if self.is_crowded:
+                NO_DESCRIPTOR()
+            return super().open(path, flags)
+
+        def rename(self, old: Path, new: Path) -> None:
+            super().rename(old, new)
+            if self.calls["rename"] == 2:  # the first one was at the start
+                opened.journal.append(decision(2, 40_000), NOW)
+                self.is_crowded = True
+
+    disk = Crowded()
+    with Open(tmp_path, disk=disk, segment_bytes=300) as opened:
+        opened.commit(decision(1, 5))
+        assert disk.is_crowded
+        opened.commit()
+        assert len(list_segments(journal_dir(tmp_path))) == 1
+        disk.is_crowded = False
+        opened.journal._disk = FaultyDisk()
+        opened.commit(decision(3))
+        assert len(list_segments(journal_dir(tmp_path))) > 1
+    assert opened.fatal == []
+    assert replay(tmp_path) == decision(1, 5) + decision(2, 40_000) + decision(3)
 
 
 def test_a_new_file_whose_name_finds_no_room_is_removed_for_good(tmp_path: Path) -> None:
