@@ -48,7 +48,7 @@ from ..journal.etcd import Etcd, EtcdError, Lease, Unreachable, make_client, rev
 from ..journal.files import journal_dir, list_segments
 from ..journal.gaps import Lacks
 from ..journal.journal import exit_at_once
-from ..journal.replay import Record
+from ..journal.replay import Record, apply
 from ..journal.shared import MAX_RECORDS, Deposed, Entry, Shared, changed_at, created_at, put, seq_in
 from ..journal.shared_journal import MARK, SharedJournal, clear_unfinished, install, read_mark, write_mark
 from ..net.clients import Session
@@ -354,7 +354,7 @@ class Node:
 
     async def _apply(self, core: Core, records: list[Record]) -> None:
         for number, (seq, at, fact) in enumerate(records, 1):
-            core.state.apply(fact, at, seq)
+            apply(core.state, fact, at, seq)
             core.last_seq = seq
             if type(fact) is OutputReceived and fact.apart:
                 self.copies.want(fact.run, self.leader is not None and fact.apart[2] == self.leader.node)

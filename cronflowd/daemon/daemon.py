@@ -40,6 +40,7 @@ from ..host.vault import Vault, read_signer
 from ..journal.apart import Apart
 from ..journal.files import RESTORED, journal_dir
 from ..journal.journal import FileJournal
+from ..journal.replay import apply
 from ..journal.shared_journal import SharedJournal, check_alone
 from ..net import listeners, tls
 from ..net.clients import serve_client
@@ -165,7 +166,7 @@ class Daemon:
         gc.disable()  # nothing that is made here is garbage, and looking for some takes as long as reading
         count = 0
         for seq, at, fact in self.journal.replay():
-            self.state.apply(fact, at, seq)
+            apply(self.state, fact, at, seq)
             count += 1
             if count % PROGRESS_EVERY == 0:
                 log.info("replayed %d records of the journal", count)

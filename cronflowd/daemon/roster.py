@@ -68,7 +68,7 @@ def form_of(cluster: About) -> int:
     form: int = cluster.get("form", FIRST_FORM)
     if form > FACTS_VERSION:
         why = f"the cluster's records have form {form}, and this release knows form {FACTS_VERSION}"
-        raise Fatal(Exit.BUG, f"{why}: all other nodes are newer")
+        raise Fatal(Exit.BUG, f"{why}: all other nodes are newer, so bring this one up to date")
     return form
 
 

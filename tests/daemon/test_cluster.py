@@ -275,6 +275,32 @@ def test_what_an_older_node_does_not_know_is_refused(
     journal.close()
 
 
+def test_what_nobody_asked_for_goes_on_without_what_is_new(etcd: Etcd, tmp_path: Path) -> None:
+    """A leader that told which zone data it has ended every older node; and it cannot refuse to begin."""
+    node, journal = node_on(tmp_path)
+    epoch = node.shared.claim(int(etcd.call("lease/grant", {"TTL": "3"})["ID"]), b"{}") or 0
+    for form, zones in (2, ""), (3, "2026b"):
+        journal.lead(epoch, form)
+        started = f.DaemonStarted("0.1.0", "UTC", NOW, zones="2026b")
+        journal.append([started], NOW)
+        assert started.zones == zones, "what is true here is what all are told"
+    journal.close()
+    told = [b'"zones":"2026b"' in line for lines in node.shared.fetch(2) for line in lines]
+    assert told == [False, True]
+
+
+async def test_a_record_that_cannot_be_applied_ends_a_standby_as_an_older_one(
+    etcd: Etcd, tmp_path: Path
+) -> None:
+    """A newer release may do by known words what is impossible here: this one must not lead after that."""
+    node, journal = node_on(tmp_path)
+    core = cast(Any, SimpleNamespace(state=State("UTC"), last_seq=1))
+    with pytest.raises(Fatal, match=r"record 2 cannot be understood.*bring this one up to date") as caught:
+        await node._apply(core, [(2, NOW, f.RunStarted(7, 1))])
+    assert (caught.value.status, core.last_seq) == (Exit.BUG, 1)
+    journal.close()
+
+
 def test_a_standby_tells_whether_another_node_has_its_output(
     etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
