@@ -281,16 +281,10 @@ class Node:
         if self.lease is None or not self.lease.is_certain:
             await in_thread(self._enter)
         assert self.lease
-        await in_thread(self.tell, journal.committed, not journal.full)
         value = orjson.dumps(self._about() | {"token": self.token})
-        leader = await in_thread(self.shared.get, self.shared.leader_key)
+        leader = await self._look_and_tell(journal)
         if leader and (leader.value, leader.lease) != (value, self.lease.id):
-            self._set_leader(leader)
-            if (asks := orjson.loads(leader.value).get("asks")) != self._heard:
-                self._heard = asks
-                await in_thread(self.tell, journal.committed, not journal.full)
             return False
-        self._set_leader(None)
         if not await self._may_lead(journal):
             return False
         self.is_cold = await self._is_first()
@@ -349,8 +343,17 @@ class Node:
             await trio.sleep(LOOK_S)
             systemd.notify("WATCHDOG=1")
             with suppress(Unreachable, EtcdError):
-                await in_thread(self.tell, journal.committed, not journal.full)
-                self._set_leader(await in_thread(self.shared.get, self.shared.leader_key))
+                await self._look_and_tell(journal)
+
+    async def _look_and_tell(self, journal: SharedJournal) -> Entry | None:
+        """Who leads, if anybody does, is told how far we are, and that we are awake where it asks that."""
+        await in_thread(self.tell, journal.committed, not journal.full)
+        leader = await in_thread(self.shared.get, self.shared.leader_key)
+        self._set_leader(leader)
+        if self.leader and leader and (asks := orjson.loads(leader.value).get("asks")) != self._heard:
+            self._heard = asks
+            await in_thread(self.tell, journal.committed, not journal.full)
+        return leader
 
     async def _apply(self, core: Core, records: list[Record]) -> None:
         for number, (seq, at, fact) in enumerate(records, 1):

@@ -152,9 +152,15 @@ def heir(shared: Shared, us: About, epoch: int, lease: int, wanted: str, last: i
         if about["seq"] >= last - CLOSE_BY
     }
     best = wanted or max(fit, key=lambda name: fit[name], default="")
-    if best not in fit:
-        raise Refusal("busy", "no other node is up to date" if others else "no other node is there")
-    return best
+    if best in fit:
+        return best
+    if others:
+        full = [name for name, about in others.items() if about.get("has_room") is False]
+        why = f": the disk of {', '.join(full)} is full" if full else ""
+        who = f"node {wanted} is not" if wanted else "no other node is"
+        raise Refusal("busy", f"{who} up to date{why}")
+    there = ", ".join(sorted(present(shared).keys() - {us["node"]}))
+    raise Refusal("busy", f"node {there} does not answer" if there else "no other node is there")
 
 
 def is_off(clock_s: float | None) -> bool:

@@ -490,6 +490,24 @@ async def test_who_was_to_lead_and_is_gone_is_waited_for_no_longer(
     journal.close()
 
 
+async def test_a_node_whose_disk_is_full_answers_the_leader(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """STEPDOWN waited five seconds for it, and said that no other node was there."""
+    monkeypatch.setattr(cluster, "LOOK_S", 0.0)
+    node, journal = node_on(tmp_path)
+    node._lease_s, node._control, node._workers = 3000.0, "127.0.0.1:1", "127.0.0.1:2"
+    node._enter()
+    leads = {"node": "b", "control": "127.0.0.1:3", "workers": "127.0.0.1:4", "asks": "awake?"}
+    node.shared.transact([], [put(node.shared.leader_key, orjson.dumps(leads))])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node._look_meanwhile, journal)
+        await until(lambda: told_by(etcd, node.shared.node_key("a"))["heard"] == "awake?")
+        nursery.cancel_scope.cancel()
+    node.resign()
+    journal.close()
+
+
 def test_a_node_that_is_frozen_is_not_to_lead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until its lease ended nobody led: it was named, and all others waited for it."""
     monkeypatch.setattr(roster, "ANSWER_S", 0.0)
@@ -514,7 +532,15 @@ def test_a_node_that_is_frozen_is_not_to_lead(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(Refusal, match=f'no node "{nobody}" is there'):
             heir(nobody)
     shared.transact([], [put(shared.node_key("c"), orjson.dumps({"node": "c", "seq": 999}))])
-    with pytest.raises(Refusal, match="no other node is up to date"):
+    with pytest.raises(Refusal, match=r"no other node is up to date$"):
+        heir()
+    full = {"node": "c", "seq": 999, "has_room": False}
+    shared.transact([], [put(shared.node_key("c"), orjson.dumps(full))])
+    for wanted, why in ("", "no other node is up to date"), ("c", "node c is not up to date"):
+        with pytest.raises(Refusal, match=f"{why}: the disk of c is full"):
+            heir(wanted)
+    shared.delete(shared.node_key("c"))
+    with pytest.raises(Refusal, match="node b, d does not answer"):
         heir()
     etcd.pass_time(100)
     with pytest.raises(Unreachable):
