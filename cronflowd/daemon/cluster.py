@@ -43,6 +43,7 @@ from ..host.clock import wall_now
 from ..host.config import Settings
 from ..host.disk import free_name
 from ..host.setting import Address, format_address, parse_server
+from ..host.vault import public_key
 from ..journal.compaction import checkpoint_lines
 from ..journal.etcd import Etcd, EtcdError, Lease, Unreachable, make_client, revoke, why_old
 from ..journal.files import journal_dir, list_segments
@@ -437,10 +438,9 @@ class Node:
     def _ring(self) -> None:
         self._bell.set()
 
-    @property
-    def gateway_token(self) -> bytes:
-        """What the HTTP door of any node shows to whoever leads."""
-        return hmac.new(self.secret, b"gateway", sha256).hexdigest().encode()
+    def secret_for(self, what: bytes) -> bytes:
+        """A word that all nodes know, and nobody else: `gateway` shows its own to whoever leads."""
+        return hmac.new(self.secret, what, sha256).hexdigest().encode()
 
     # --- joining ---
 
@@ -465,7 +465,7 @@ class Node:
         if self.shared.get(self.shared.cluster_key) is None:
             self._found(state, journal)
         told, changed = self.check_cluster(journal.last)
-        self._check_tz(told, changed)
+        self._agree(told, changed)
         self._write_mark(told["id"])
         if self.shared.snapshot_upto() > journal.last and not self._has_next(journal.last):
             trio.from_thread.run(self._begin_with_snapshot, journal)
@@ -524,18 +524,17 @@ class Node:
             log.warning("the state is too long for etcd: other nodes are given it by this one")
             self.shared.leave_snapshot(journal.last, guard, first)
 
-    def _check_tz(self, told: dict[str, Any], changed: int) -> None:
-        if told["tz"] == self.settings.tz:
-            return
-        if any(about.get("directory") != self._directory for about in roster.present(self.shared).values()):
-            raise Fatal(
-                Exit.CONFIG,
-                f"node {self.name} has --tz {self.settings.tz}, and node {told['node']} began the cluster"
-                f" with {told['tz']}: it must be the same on all",
-            )
-        told |= {"tz": self.settings.tz, "node": self.name}
-        key = self.shared.cluster_key
-        if not self.shared.transact([changed_at(key, changed)], [put(key, orjson.dumps(told))]).done:
+    def _agree(self, told: dict[str, Any], changed: int) -> None:
+        """Has what is to be the same on all nodes be so. Raises Fatal."""
+        settings, shared, key = self.settings, self.shared, self.shared.cluster_key
+        ours = {"tz": settings.tz, "orders": public_key(settings.data) if settings.sign_orders else ""}
+        there = roster.present(shared).items()
+        others = [name for name, about in there if about.get("directory") != self._directory]
+        agreed = roster.agreed(told, ours, self.name, others)
+        if (
+            agreed != told
+            and not shared.transact([changed_at(key, changed)], [put(key, orjson.dumps(agreed))]).done
+        ):
             raise Unreachable("another node changed the cluster's key this moment")
 
     def _set_aside(self, why: str) -> NoReturn:

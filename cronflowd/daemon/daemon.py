@@ -220,7 +220,9 @@ class Daemon:
     async def _keep_gateway_of(self, node: Node) -> None:
         """The HTTP door of a node: over its control socket it speaks to whoever leads."""
         await node.has_joined.wait()
-        await upkeep.keep_gateway(self.settings, [each.sock for each in self._http], node.gateway_token)
+        # Whoever has signed in at one node is known at all, so they sign with one key.
+        words = b" ".join(map(node.secret_for, (b"gateway", b"web")))
+        await upkeep.keep_gateway(self.settings, [each.sock for each in self._http], words)
 
     async def _stand_by(self, node: Node, parting: trio.Nursery, signals: AsyncIterator[int]) -> bool:
         """Follows until this node leads; False: it was told to end. Its connections end in `parting`."""
@@ -249,7 +251,7 @@ class Daemon:
             standby.part(HEIR_S if node.is_named else 0.0)
             nursery.cancel_scope.cancel()
         if has_won:
-            self.core.admission.gateway_token = node.gateway_token
+            self.core.admission.gateway_token = node.secret_for(b"gateway")
             self.is_new = self.is_new and not self.journal.last
             self.core.look_anew()
         else:

@@ -6,6 +6,7 @@ outlives a node's lease is what it was, for a day.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -31,6 +32,8 @@ CLOSE_BY = 1000  # records: who lacks no more has them at once
 MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 
 About = dict[str, Any]
+
+log = logging.getLogger("cronflowd.cluster")
 
 
 def present(shared: Shared) -> dict[str, About]:
@@ -70,6 +73,24 @@ def form_of(cluster: About) -> int:
         why = f"the cluster's records have form {form}, and this release knows form {FACTS_VERSION}"
         raise Fatal(Exit.BUG, f"{why}: all other nodes are newer, so bring this one up to date")
     return form
+
+
+def agreed(told: About, ours: About, name: str, others: list[str]) -> About:
+    """What all are to have in common: ours, unless nodes are there that have it otherwise. Raises Fatal."""
+    if not others:
+        return told | ours | ({"node": name} if told["tz"] != ours["tz"] else {})
+    if told["tz"] != ours["tz"]:
+        why = (
+            f"node {name} has --tz {ours['tz']}, and node {told['node']} began the cluster with {told['tz']}"
+        )
+        raise Fatal(Exit.CONFIG, f"{why}: it must be the same on all")
+    signed, here = told.get("orders", ""), ours["orders"]
+    if signed and here and signed != here:
+        why = f"node {name} signs orders with another order.key than {', '.join(others)}"
+        raise Fatal(Exit.CONFIG, f"{why}: copy the one that workers know to the directories of all")
+    if signed and not here:
+        log.warning("orders of this node are not signed, and those of others are: --sign-orders is missing")
+    return told | ({"orders": here} if here else {})
 
 
 def tell_ahead(shared: Shared, cluster: Entry, seq: int, name: str) -> None:

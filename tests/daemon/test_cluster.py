@@ -368,12 +368,28 @@ def test_a_zone_that_is_told_late_takes_no_newer_ones_place(tmp_path: Path, etcd
         node.settings = evolve(node.settings, tz=zone)
         etcd.wrong = ["", fault]
         with suppress(Unreachable):
-            node._check_tz(*node.check_cluster(0))
+            node._agree(*node.check_cluster(0))
     etcd.arrive()
     assert told_by(etcd, key)["tz"] == "Europe/Rome"
     with pytest.raises(Unreachable, match="this moment"):
-        node._check_tz(*old)
+        node._agree(*old)
     journal.close()
+
+
+def test_orders_are_signed_with_one_key_by_all_nodes(caplog: pytest.LogCaptureFixture) -> None:
+    """Each made one of its own, and after a change of leader workers refused every order as forged."""
+    told = {"tz": "UTC", "node": "a"}
+    ours = {"tz": "UTC", "orders": "key of b"}
+    agreed = roster.agreed(told, ours, "b", ["a"])
+    assert agreed == told | {"orders": "key of b"}
+    assert roster.agreed(agreed, ours, "b", ["a"]) == agreed
+    with pytest.raises(Fatal, match=r"node c signs orders with another order.key than a, b: copy") as caught:
+        roster.agreed(agreed, {"tz": "UTC", "orders": "key of c"}, "c", ["a", "b"])
+    assert caught.value.status == Exit.CONFIG
+    assert roster.agreed(agreed, {"tz": "UTC", "orders": ""}, "c", ["a"]) == agreed
+    assert "orders of this node are not signed" in caplog.text
+    # A new key: all nodes are stopped, and the first to begin has it.
+    assert roster.agreed(agreed, {"tz": "UTC", "orders": "new"}, "b", [])["orders"] == "new"
 
 
 # --- who is to lead next --------------------------------------------------------------------------
