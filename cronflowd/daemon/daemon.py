@@ -299,7 +299,9 @@ class Daemon:
             self.core.submit(StartDaemon(__version__, tz, restored.exists(), is_reboot, zones))
         except Refusal as refusal:
             raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
-        await self.answers.files.large.finish_alone()
+        # In a cluster it goes on beside all else, as it did where it was begun: nobody leads before we do.
+        if self.node is None:
+            await self.answers.files.large.finish_alone()
         self._warn_of_unread()
         self._warn_of_key()
         path = self.settings.data / TASKS_NAME

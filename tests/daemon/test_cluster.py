@@ -392,6 +392,34 @@ def test_orders_are_signed_with_one_key_by_all_nodes(caplog: pytest.LogCaptureFi
     assert roster.agreed(agreed, {"tz": "UTC", "orders": "new"}, "b", [])["orders"] == "new"
 
 
+@pytest.mark.parametrize("is_node", [False, True])
+async def test_who_takes_over_amid_a_large_change_does_not_finish_it_first(
+    tmp_path: Path, is_node: bool
+) -> None:
+    """Amid CLEAR of 200,000 tasks nobody led for seven seconds more, and nothing ran that was due."""
+
+    async def done(*_: object) -> bool:
+        return False
+
+    daemon: Any = Daemon.__new__(Daemon)
+    finished: list[None] = []
+
+    async def finish_alone() -> None:
+        finished.append(None)
+
+    daemon.settings, daemon.is_new = Settings(data=tmp_path, tz="UTC"), False
+    daemon.node = SimpleNamespace(is_cold=False) if is_node else None
+    daemon.state = State("UTC")
+    daemon.state.decided_upto_at, daemon.state.access = NOW, SimpleNamespace(key_trouble="")
+    daemon.core = SimpleNamespace(now=lambda: NOW, submit=Mock(), settled=done, last_seq=1)
+    large = SimpleNamespace(finish_alone=finish_alone)
+    daemon.answers = SimpleNamespace(
+        files=SimpleNamespace(find_calendars=lambda: iter(()), large=large, is_edited=done)
+    )
+    await daemon._begin()
+    assert len(finished) == (not is_node)
+
+
 # --- who is to lead next --------------------------------------------------------------------------
 
 
