@@ -43,12 +43,13 @@ from ..host.clock import wall_now
 from ..host.config import Settings
 from ..host.disk import free_name
 from ..host.setting import Address, format_address, parse_server
+from ..host.vault import public_key
 from ..journal.compaction import checkpoint_lines
 from ..journal.etcd import Etcd, EtcdError, Lease, Unreachable, make_client, revoke, why_old
 from ..journal.files import journal_dir, list_segments
 from ..journal.gaps import Lacks
 from ..journal.journal import exit_at_once
-from ..journal.replay import Record
+from ..journal.replay import Record, apply
 from ..journal.shared import MAX_RECORDS, Deposed, Entry, Shared, changed_at, created_at, put, seq_in
 from ..journal.shared_journal import MARK, SharedJournal, clear_unfinished, install, read_mark, write_mark
 from ..net.clients import Session
@@ -281,16 +282,10 @@ class Node:
         if self.lease is None or not self.lease.is_certain:
             await in_thread(self._enter)
         assert self.lease
-        await in_thread(self.tell, journal.committed, not journal.full)
         value = orjson.dumps(self._about() | {"token": self.token})
-        leader = await in_thread(self.shared.get, self.shared.leader_key)
+        leader = await self._look_and_tell(journal)
         if leader and (leader.value, leader.lease) != (value, self.lease.id):
-            self._set_leader(leader)
-            if (asks := orjson.loads(leader.value).get("asks")) != self._heard:
-                self._heard = asks
-                await in_thread(self.tell, journal.committed, not journal.full)
             return False
-        self._set_leader(None)
         if not await self._may_lead(journal):
             return False
         self.is_cold = await self._is_first()
@@ -349,12 +344,21 @@ class Node:
             await trio.sleep(LOOK_S)
             systemd.notify("WATCHDOG=1")
             with suppress(Unreachable, EtcdError):
-                await in_thread(self.tell, journal.committed, not journal.full)
-                self._set_leader(await in_thread(self.shared.get, self.shared.leader_key))
+                await self._look_and_tell(journal)
+
+    async def _look_and_tell(self, journal: SharedJournal) -> Entry | None:
+        """Who leads, if anybody does, is told how far we are, and that we are awake where it asks that."""
+        await in_thread(self.tell, journal.committed, not journal.full)
+        leader = await in_thread(self.shared.get, self.shared.leader_key)
+        self._set_leader(leader)
+        if self.leader and leader and (asks := orjson.loads(leader.value).get("asks")) != self._heard:
+            self._heard = asks
+            await in_thread(self.tell, journal.committed, not journal.full)
+        return leader
 
     async def _apply(self, core: Core, records: list[Record]) -> None:
         for number, (seq, at, fact) in enumerate(records, 1):
-            core.state.apply(fact, at, seq)
+            apply(core.state, fact, at, seq)
             core.last_seq = seq
             if type(fact) is OutputReceived and fact.apart:
                 self.copies.want(fact.run, self.leader is not None and fact.apart[2] == self.leader.node)
@@ -434,10 +438,9 @@ class Node:
     def _ring(self) -> None:
         self._bell.set()
 
-    @property
-    def gateway_token(self) -> bytes:
-        """What the HTTP door of any node shows to whoever leads."""
-        return hmac.new(self.secret, b"gateway", sha256).hexdigest().encode()
+    def secret_for(self, what: bytes) -> bytes:
+        """A word that all nodes know, and nobody else: `gateway` shows its own to whoever leads."""
+        return hmac.new(self.secret, what, sha256).hexdigest().encode()
 
     # --- joining ---
 
@@ -462,7 +465,7 @@ class Node:
         if self.shared.get(self.shared.cluster_key) is None:
             self._found(state, journal)
         told, changed = self.check_cluster(journal.last)
-        self._check_tz(told, changed)
+        self._agree(told, changed)
         self._write_mark(told["id"])
         if self.shared.snapshot_upto() > journal.last and not self._has_next(journal.last):
             trio.from_thread.run(self._begin_with_snapshot, journal)
@@ -521,18 +524,17 @@ class Node:
             log.warning("the state is too long for etcd: other nodes are given it by this one")
             self.shared.leave_snapshot(journal.last, guard, first)
 
-    def _check_tz(self, told: dict[str, Any], changed: int) -> None:
-        if told["tz"] == self.settings.tz:
-            return
-        if any(about.get("directory") != self._directory for about in roster.present(self.shared).values()):
-            raise Fatal(
-                Exit.CONFIG,
-                f"node {self.name} has --tz {self.settings.tz}, and node {told['node']} began the cluster"
-                f" with {told['tz']}: it must be the same on all",
-            )
-        told |= {"tz": self.settings.tz, "node": self.name}
-        key = self.shared.cluster_key
-        if not self.shared.transact([changed_at(key, changed)], [put(key, orjson.dumps(told))]).done:
+    def _agree(self, told: dict[str, Any], changed: int) -> None:
+        """Has what is to be the same on all nodes be so. Raises Fatal."""
+        settings, shared, key = self.settings, self.shared, self.shared.cluster_key
+        ours = {"tz": settings.tz, "orders": public_key(settings.data) if settings.sign_orders else ""}
+        there = roster.present(shared).items()
+        others = [name for name, about in there if about.get("directory") != self._directory]
+        agreed = roster.agreed(told, ours, self.name, others)
+        if (
+            agreed != told
+            and not shared.transact([changed_at(key, changed)], [put(key, orjson.dumps(agreed))]).done
+        ):
             raise Unreachable("another node changed the cluster's key this moment")
 
     def _set_aside(self, why: str) -> NoReturn:

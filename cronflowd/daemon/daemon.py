@@ -40,6 +40,7 @@ from ..host.vault import Vault, read_signer
 from ..journal.apart import Apart
 from ..journal.files import RESTORED, journal_dir
 from ..journal.journal import FileJournal
+from ..journal.replay import apply
 from ..journal.shared_journal import SharedJournal, check_alone
 from ..net import listeners, tls
 from ..net.clients import serve_client
@@ -165,7 +166,7 @@ class Daemon:
         gc.disable()  # nothing that is made here is garbage, and looking for some takes as long as reading
         count = 0
         for seq, at, fact in self.journal.replay():
-            self.state.apply(fact, at, seq)
+            apply(self.state, fact, at, seq)
             count += 1
             if count % PROGRESS_EVERY == 0:
                 log.info("replayed %d records of the journal", count)
@@ -219,7 +220,9 @@ class Daemon:
     async def _keep_gateway_of(self, node: Node) -> None:
         """The HTTP door of a node: over its control socket it speaks to whoever leads."""
         await node.has_joined.wait()
-        await upkeep.keep_gateway(self.settings, [each.sock for each in self._http], node.gateway_token)
+        # Whoever has signed in at one node is known at all, so they sign with one key.
+        words = b" ".join(map(node.secret_for, (b"gateway", b"web")))
+        await upkeep.keep_gateway(self.settings, [each.sock for each in self._http], words)
 
     async def _stand_by(self, node: Node, parting: trio.Nursery, signals: AsyncIterator[int]) -> bool:
         """Follows until this node leads; False: it was told to end. Its connections end in `parting`."""
@@ -248,7 +251,7 @@ class Daemon:
             standby.part(HEIR_S if node.is_named else 0.0)
             nursery.cancel_scope.cancel()
         if has_won:
-            self.core.admission.gateway_token = node.gateway_token
+            self.core.admission.gateway_token = node.secret_for(b"gateway")
             self.is_new = self.is_new and not self.journal.last
             self.core.look_anew()
         else:
@@ -296,7 +299,9 @@ class Daemon:
             self.core.submit(StartDaemon(__version__, tz, restored.exists(), is_reboot, zones))
         except Refusal as refusal:
             raise Fatal(Exit.IO, f"the start cannot be journaled: {refusal.message}") from None
-        await self.answers.files.large.finish_alone()
+        # In a cluster it goes on beside all else, as it did where it was begun: nobody leads before we do.
+        if self.node is None:
+            await self.answers.files.large.finish_alone()
         self._warn_of_unread()
         self._warn_of_key()
         path = self.settings.data / TASKS_NAME

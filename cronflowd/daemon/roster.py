@@ -6,6 +6,7 @@ outlives a node's lease is what it was, for a day.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
@@ -31,6 +32,8 @@ CLOSE_BY = 1000  # records: who lacks no more has them at once
 MAX_CLOCK_S = 2.0  # a clock that is off by more leads only when nobody else does
 
 About = dict[str, Any]
+
+log = logging.getLogger("cronflowd.cluster")
 
 
 def present(shared: Shared) -> dict[str, About]:
@@ -68,8 +71,26 @@ def form_of(cluster: About) -> int:
     form: int = cluster.get("form", FIRST_FORM)
     if form > FACTS_VERSION:
         why = f"the cluster's records have form {form}, and this release knows form {FACTS_VERSION}"
-        raise Fatal(Exit.BUG, f"{why}: all other nodes are newer")
+        raise Fatal(Exit.BUG, f"{why}: all other nodes are newer, so bring this one up to date")
     return form
+
+
+def agreed(told: About, ours: About, name: str, others: list[str]) -> About:
+    """What all are to have in common: ours, unless nodes are there that have it otherwise. Raises Fatal."""
+    if not others:
+        return told | ours | ({"node": name} if told["tz"] != ours["tz"] else {})
+    if told["tz"] != ours["tz"]:
+        why = (
+            f"node {name} has --tz {ours['tz']}, and node {told['node']} began the cluster with {told['tz']}"
+        )
+        raise Fatal(Exit.CONFIG, f"{why}: it must be the same on all")
+    signed, here = told.get("orders", ""), ours["orders"]
+    if signed and here and signed != here:
+        why = f"node {name} signs orders with another order.key than {', '.join(others)}"
+        raise Fatal(Exit.CONFIG, f"{why}: copy the one that workers know to the directories of all")
+    if signed and not here:
+        log.warning("orders of this node are not signed, and those of others are: --sign-orders is missing")
+    return told | ({"orders": here} if here else {})
 
 
 def tell_ahead(shared: Shared, cluster: Entry, seq: int, name: str) -> None:
@@ -152,9 +173,15 @@ def heir(shared: Shared, us: About, epoch: int, lease: int, wanted: str, last: i
         if about["seq"] >= last - CLOSE_BY
     }
     best = wanted or max(fit, key=lambda name: fit[name], default="")
-    if best not in fit:
-        raise Refusal("busy", "no other node is up to date" if others else "no other node is there")
-    return best
+    if best in fit:
+        return best
+    if others:
+        full = [name for name, about in others.items() if about.get("has_room") is False]
+        why = f": the disk of {', '.join(full)} is full" if full else ""
+        who = f"node {wanted} is not" if wanted else "no other node is"
+        raise Refusal("busy", f"{who} up to date{why}")
+    there = ", ".join(sorted(present(shared).keys() - {us["node"]}))
+    raise Refusal("busy", f"node {there} does not answer" if there else "no other node is there")
 
 
 def is_off(clock_s: float | None) -> bool:

@@ -77,7 +77,8 @@ async def keep_gateway(settings: Settings, sockets: Sequence[socket.socket], tok
     """Keeps the HTTP door running until cancelled; it ends with us, since its leash does then.
 
     The sockets are ours, so whoever comes while it is started again waits, and is served. It shows
-    `token` at the control socket, which stands on no disk and in no list of processes.
+    `token` at the control socket, which stands on no disk and in no list of processes; in a cluster the key
+    of its sessions follows, behind a blank.
     """
     handed = [each.fileno() for each in sockets]
     command = gateway_command(settings, handed)

@@ -74,6 +74,13 @@ def newest_in(body: bytes) -> tuple[int, str]:
     return max(((f.SINCE[name], name) for name in names if name in f.SINCE), default=(0, ""))
 
 
+def leave_out(fact: f.Fact, form: int) -> None:
+    """Takes from a fact that was just decided the fields that came after a form: so it was decided then."""
+    for each in msgspec.structs.fields(fact):
+        if f.SINCE.get(f"{type(fact).__name__}.{each.name}", 0) > form:
+            setattr(fact, each.name, each.default)  # a plain value, as new fields have it
+
+
 def _encode_defining(fact: Any) -> bytes:
     """Of a fact that brings a definition, its record is written."""
     definition = fact.record

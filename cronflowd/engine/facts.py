@@ -9,8 +9,9 @@ a new fact, keeping the old one's case in `state.apply`. Never rename or reuse. 
 FACTS_VERSION and add a journal to tests/data/, as tests/lib/write_journal.py writes it with the change
 in it. Those that stand there stay: a test reads them for ever.
 
-And say in SINCE what is new, options of tasks too: in a cluster it is refused while a node is there that
-would not understand it. So what is decided without being asked for must not need it before FACTS_VERSION + 1.
+And say in SINCE what is new, options of tasks too: while a node of a cluster would not understand it, an
+order that needs it is refused, and of a fact that nobody asked for the new fields are left out. So a new fact
+that nobody asks for must not be decided before FACTS_VERSION + 1.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ import msgspec
 from ..tasks.reasons import Reason
 from ..tasks.task import Failure, RunRow, Standing, TaskSpec, WorkerRow
 
-FACTS_VERSION = 2
+FACTS_VERSION = 3
 # What came after form 2: `Fact`, `Fact.field`, or `option=` of a task; and the form.
-SINCE: dict[str, int] = {}
+SINCE = {"DaemonStarted.zones": 3, "StateCarried.zones": 3}
 
 # A fact that was just decided carries the task itself. The record is made when it is written, and
 # read when it is read back: a dict stands there then, which is what the decoder knows of.

@@ -43,6 +43,7 @@ PATIENCE, USUAL_OF = 4, 10  # or so many times what the last answers took: a slo
 HEAD_S = 0.05  # for the first bytes of an answer to be followed by the rest of its head
 UNAUTHENTICATED, NOT_FOUND, NO_SPACE, REFUSED, UNAVAILABLE = 16, 5, 8, 9, 14  # of gRPC's codes
 _QUOTA = re.compile(rb"^etcd_server_quota_backend_bytes ([0-9.e+]+)$", re.MULTILINE)
+_NO_TOKEN = re.compile("user name is empty|auth store is old")  # where the code may be another
 LOOPBACK = ("127.", "::1", "localhost")
 # This member ends, is on its own, or cannot say: another one may know more.
 _ELSEWHERE = {1, 2, 4, 13, UNAVAILABLE}
@@ -203,9 +204,10 @@ class Etcd:
         try:
             answer = _result(response)
         except EtcdError as error:
-            if not self._login or not (error.code == UNAUTHENTICATED or "user name is empty" in str(error)):
+            if not self._login or not (error.code == UNAUTHENTICATED or _NO_TOKEN.search(str(error))):
                 raise
-            # A token lasts five minutes, and dies with the member that gave it.
+            # A token lasts five minutes, and dies with the member that gave it; one of JWT's with any
+            # change of etcd's accounts.
             self._token = ""  # with the old one not even this is answered
             self._post(connection, "auth/authenticate", orjson.dumps(self._login))
             self._token = _result(connection.getresponse())["token"]

@@ -50,19 +50,31 @@ _SEQ = re.compile(rb'\{"seq":([0-9]{1,19}),')
 class Corrupt(Fatal):
     """The refusal to start, naming the place and the way out."""
 
+    way_out = "See `cronflowd check {data}`, and --fix to mend it"
+
     def __init__(self, path: Path, offset: int, what: str) -> None:
-        data = path.parent.parent
-        super().__init__(
-            Exit.CORRUPT,
-            f"{path}: at byte {offset}: {what}. See `cronflowd check {data}`, and --fix to mend it",
-        )
+        way_out = self.way_out.format(data=path.parent.parent)
+        super().__init__(Exit.CORRUPT, f"{path}: at byte {offset}: {what}. {way_out}")
         self.path = path
         self.offset = offset
         self.what = what
 
 
+NEWER = (
+    "If a newer cronflowd wrote it, bring this one up to date (in a cluster the standbys first, one by one,"
+    " then STEPDOWN); else please report it"
+)
+
+
 class NotUnderstood(Corrupt):
     """A record that is as it was written and still makes no sense: no disk did that."""
+
+    way_out = NEWER
+
+
+def unknown(seq: int, error: Exception) -> Fatal:
+    """The end of a daemon that can make nothing of a whole record, read or applied: it must never lead."""
+    return Fatal(Exit.BUG, f"record {seq} cannot be understood: {str(error) or repr(error)}. {NEWER}")
 
 
 def seal(body: bytes, chain: int) -> tuple[bytes, int]:
@@ -189,7 +201,7 @@ class Reader:
             return
         if self.header.version > FACTS_VERSION:
             why = f"{self.path}: written by a newer cronflowd (form {self.header.version})"
-            raise Fatal(Exit.CORRUPT, why)
+            raise Fatal(Exit.CORRUPT, f"{why}; this one knows form {FACTS_VERSION}: bring it up to date")
         self.offset, self.chain = len(line), self.header.chain
 
     def __iter__(self) -> Iterator[bytes]:

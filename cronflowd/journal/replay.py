@@ -17,14 +17,24 @@ from pathlib import Path
 from attrs import frozen
 
 from ..engine.facts import Fact
+from ..engine.state import State
 from ..host.disk import of_file, plain
 from .files import check_restored, list_checkpoints, list_history, list_segments, segment_path
-from .records import Corrupt, Reader, find_valid_after, read_line, read_newest, seal, seq_of
+from .records import Corrupt, Reader, find_valid_after, read_line, read_newest, seal, seq_of, unknown
 
 Record = tuple[int, datetime, Fact]
 MAX_REST_BYTES = 1024 * 1024 * 1024  # that are looked through behind what is no record
 _GONE = "it was there, and is gone, with all records after %d: put it back"
 log = logging.getLogger(__name__)
+
+
+def apply(state: State, fact: Fact, at: datetime, seq: int) -> None:
+    """Makes a record true that another process wrote; Fatal (70) where that cannot be here."""
+    try:
+        state.apply(fact, at, seq)
+    except Exception as error:
+        log.exception("record %d cannot be applied", seq)
+        raise unknown(seq, error) from error
 
 
 @frozen

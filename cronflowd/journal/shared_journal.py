@@ -21,14 +21,14 @@ from typing import Any
 import orjson
 
 from ..base.errors import Exit, Fatal, Refusal
-from ..engine.encoding import decode, encode_open, newest_in
+from ..engine.encoding import decode, encode_open, leave_out, newest_in
 from ..engine.facts import FACTS_VERSION, Fact, OutputReceived
 from ..host.disk import make_directory, prepare, read_small, sync_directory, write_atomically
 from . import files
 from .apart import Apart
 from .history import history_end, segments
 from .journal import MAX_BUFFERED_BYTES, Batch, FileJournal
-from .records import SEAL_BYTES, Header, Reader, unseal
+from .records import SEAL_BYTES, Header, Reader, unknown, unseal
 from .replay import Record, check_checkpoint
 from .shared import Shared, seq_in, split
 
@@ -61,6 +61,9 @@ class SharedJournal(FileJournal):
         if self.etcd_is_full and not all(fact.is_urgent() for fact in facts):
             raise Refusal("disk-full", f"etcd has {self.etcd_is_full}; nothing was changed")
         if self.form < FACTS_VERSION:
+            for fact in facts:
+                if fact.is_urgent():
+                    leave_out(fact, self.form)
             form, what = max(map(newest_in, encode_open(0, at, facts)))
             if form > self.form:
                 raise Refusal("busy", f"a node is older than {what} (see NODES): bring it up to date first")
@@ -131,8 +134,7 @@ def _read(line: bytes) -> tuple[int, datetime, Fact, bool]:
     try:
         return decode(unseal(line[:-1]))
     except ValueError as error:
-        why = f"record {seq_in(line)} of the cluster cannot be understood: {error}; another node is newer"
-        raise Fatal(Exit.BUG, why) from error
+        raise unknown(seq_in(line), error) from error
 
 
 def _chain_of(line: bytes) -> int:

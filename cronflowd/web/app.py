@@ -75,11 +75,11 @@ def _telling_methods(method: str, path: str, send: Send) -> Send:
     return told
 
 
-def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
-    """All of it, ready to be served; `daemon` is its only source."""
+def make_app(settings: WebSettings, daemon: Daemon, key: bytes = b"") -> Litestar:
+    """All of it, ready to be served; `daemon` is its only source, `key` that of sessions in a cluster."""
     return App(
         route_handlers=HANDLERS,
-        state=_state(settings, daemon),
+        state=_state(settings, daemon, key),
         before_request=check_body,
         exception_handlers={
             HTTPException: on_error,  # in the form that is read: a page for browsers
@@ -90,12 +90,12 @@ def make_app(settings: WebSettings, daemon: Daemon) -> Litestar:
     )
 
 
-def _state(settings: WebSettings, daemon: Daemon) -> State:
+def _state(settings: WebSettings, daemon: Daemon, key: bytes = b"") -> State:
     """What handlers share; nothing of it must outlive this process."""
     return State({
         "daemon": daemon,
         "settings": settings,
-        "identity": make_identity(settings),
+        "identity": make_identity(settings, key),
         "feed": events.Feed(daemon),
         "postman": Postman(settings, daemon),
         "sign_ins": Limits(settings.max_sign_ins / 60, settings.max_sign_ins),

@@ -118,10 +118,10 @@ class Identity:
         )
 
 
-def make_identity(settings: WebSettings) -> Identity:
-    """With the key in the data directory, made at first need. Raises Fatal."""
+def make_identity(settings: WebSettings, key: bytes = b"") -> Identity:
+    """With the cluster's `key`, or the one in the data directory, made at first need. Raises Fatal."""
     is_tls = settings.tls_cert is not None or (settings.http_url or "").startswith("https:")
-    return Identity(_read_key(settings.data / WEB_KEY_NAME), is_tls)
+    return Identity(key or _read_key(settings.data / WEB_KEY_NAME), is_tls)
 
 
 def _read_key(path: Path) -> bytes:

@@ -54,20 +54,24 @@ def run(settings: WebSettings) -> int:
     gc.set_threshold(700)
     listeners = _open(settings)
     tokens: tuple[bytes, ...] = ()
+    key = b""
     if settings.leash:
-        tokens = (_read_leash(settings.leash),)
+        token, key = _read_leash(settings.leash)
+        tokens = (token,)
         with suppress(OSError):
             os.nice(NICE)  # where both want a core, it is the daemon's, which has jobs that are due
     elif settings.token_file:  # the daemon's own door finds its variables, but no file that was opened for it
         tokens = secrets.read_tokens(settings.token_file)
-    return trio.run(partial(_serve, settings, listeners, tokens))
+    return trio.run(partial(_serve, settings, listeners, tokens, key))
 
 
-async def _serve(settings: WebSettings, listeners: Sequence[Listener], tokens: Sequence[bytes]) -> int:
+async def _serve(
+    settings: WebSettings, listeners: Sequence[Listener], tokens: Sequence[bytes], key: bytes
+) -> int:
     daemon = Daemon(settings, tokens)
     if not settings.handed:
         await _check_daemon(settings, listeners, daemon)
-    app = make_app(settings, daemon)
+    app = make_app(settings, daemon, key)
     addresses = [each.sock.getsockname()[:2] for each in listeners]
     house = House(Guard(app, settings, [host for host, _ in addresses]), settings)
     async with trio.open_nursery() as nursery:
@@ -110,10 +114,11 @@ async def _wait_for_end_of(leash: int, house: House) -> None:
     await house.end()
 
 
-def _read_leash(leash: int) -> bytes:
-    """What the daemon tells its own gateway alone: the word by which it knows it."""
+def _read_leash(leash: int) -> tuple[bytes, bytes]:
+    """What the daemon tells its own gateway alone: the word by which it knows it, and a cluster's key."""
     os.set_inheritable(leash, False)
-    return os.read(leash, MAX_TOKEN_BYTES).strip()  # it was written before we began
+    token, _, key = os.read(leash, MAX_TOKEN_BYTES).strip().partition(b" ")  # it was written before we began
+    return token, key
 
 
 async def _check_daemon(settings: WebSettings, listeners: Sequence[Listener], daemon: Daemon) -> None:

@@ -275,6 +275,32 @@ def test_what_an_older_node_does_not_know_is_refused(
     journal.close()
 
 
+def test_what_nobody_asked_for_goes_on_without_what_is_new(etcd: Etcd, tmp_path: Path) -> None:
+    """A leader that told which zone data it has ended every older node; and it cannot refuse to begin."""
+    node, journal = node_on(tmp_path)
+    epoch = node.shared.claim(int(etcd.call("lease/grant", {"TTL": "3"})["ID"]), b"{}") or 0
+    for form, zones in (2, ""), (3, "2026b"):
+        journal.lead(epoch, form)
+        started = f.DaemonStarted("0.1.0", "UTC", NOW, zones="2026b")
+        journal.append([started], NOW)
+        assert started.zones == zones, "what is true here is what all are told"
+    journal.close()
+    told = [b'"zones":"2026b"' in line for lines in node.shared.fetch(2) for line in lines]
+    assert told == [False, True]
+
+
+async def test_a_record_that_cannot_be_applied_ends_a_standby_as_an_older_one(
+    etcd: Etcd, tmp_path: Path
+) -> None:
+    """A newer release may do by known words what is impossible here: this one must not lead after that."""
+    node, journal = node_on(tmp_path)
+    core = cast(Any, SimpleNamespace(state=State("UTC"), last_seq=1))
+    with pytest.raises(Fatal, match=r"record 2 cannot be understood.*bring this one up to date") as caught:
+        await node._apply(core, [(2, NOW, f.RunStarted(7, 1))])
+    assert (caught.value.status, core.last_seq) == (Exit.BUG, 1)
+    journal.close()
+
+
 def test_a_standby_tells_whether_another_node_has_its_output(
     etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,12 +368,56 @@ def test_a_zone_that_is_told_late_takes_no_newer_ones_place(tmp_path: Path, etcd
         node.settings = evolve(node.settings, tz=zone)
         etcd.wrong = ["", fault]
         with suppress(Unreachable):
-            node._check_tz(*node.check_cluster(0))
+            node._agree(*node.check_cluster(0))
     etcd.arrive()
     assert told_by(etcd, key)["tz"] == "Europe/Rome"
     with pytest.raises(Unreachable, match="this moment"):
-        node._check_tz(*old)
+        node._agree(*old)
     journal.close()
+
+
+def test_orders_are_signed_with_one_key_by_all_nodes(caplog: pytest.LogCaptureFixture) -> None:
+    """Each made one of its own, and after a change of leader workers refused every order as forged."""
+    told = {"tz": "UTC", "node": "a"}
+    ours = {"tz": "UTC", "orders": "key of b"}
+    agreed = roster.agreed(told, ours, "b", ["a"])
+    assert agreed == told | {"orders": "key of b"}
+    assert roster.agreed(agreed, ours, "b", ["a"]) == agreed
+    with pytest.raises(Fatal, match=r"node c signs orders with another order.key than a, b: copy") as caught:
+        roster.agreed(agreed, {"tz": "UTC", "orders": "key of c"}, "c", ["a", "b"])
+    assert caught.value.status == Exit.CONFIG
+    assert roster.agreed(agreed, {"tz": "UTC", "orders": ""}, "c", ["a"]) == agreed
+    assert "orders of this node are not signed" in caplog.text
+    # A new key: all nodes are stopped, and the first to begin has it.
+    assert roster.agreed(agreed, {"tz": "UTC", "orders": "new"}, "b", [])["orders"] == "new"
+
+
+@pytest.mark.parametrize("is_node", [False, True])
+async def test_who_takes_over_amid_a_large_change_does_not_finish_it_first(
+    tmp_path: Path, is_node: bool
+) -> None:
+    """Amid CLEAR of 200,000 tasks nobody led for seven seconds more, and nothing ran that was due."""
+
+    async def done(*_: object) -> bool:
+        return False
+
+    daemon: Any = Daemon.__new__(Daemon)
+    finished: list[None] = []
+
+    async def finish_alone() -> None:
+        finished.append(None)
+
+    daemon.settings, daemon.is_new = Settings(data=tmp_path, tz="UTC"), False
+    daemon.node = SimpleNamespace(is_cold=False) if is_node else None
+    daemon.state = State("UTC")
+    daemon.state.decided_upto_at, daemon.state.access = NOW, SimpleNamespace(key_trouble="")
+    daemon.core = SimpleNamespace(now=lambda: NOW, submit=Mock(), settled=done, last_seq=1)
+    large = SimpleNamespace(finish_alone=finish_alone)
+    daemon.answers = SimpleNamespace(
+        files=SimpleNamespace(find_calendars=lambda: iter(()), large=large, is_edited=done)
+    )
+    await daemon._begin()
+    assert len(finished) == (not is_node)
 
 
 # --- who is to lead next --------------------------------------------------------------------------
@@ -464,6 +534,24 @@ async def test_who_was_to_lead_and_is_gone_is_waited_for_no_longer(
     journal.close()
 
 
+async def test_a_node_whose_disk_is_full_answers_the_leader(
+    etcd: Etcd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """STEPDOWN waited five seconds for it, and said that no other node was there."""
+    monkeypatch.setattr(cluster, "LOOK_S", 0.0)
+    node, journal = node_on(tmp_path)
+    node._lease_s, node._control, node._workers = 3000.0, "127.0.0.1:1", "127.0.0.1:2"
+    node._enter()
+    leads = {"node": "b", "control": "127.0.0.1:3", "workers": "127.0.0.1:4", "asks": "awake?"}
+    node.shared.transact([], [put(node.shared.leader_key, orjson.dumps(leads))])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node._look_meanwhile, journal)
+        await until(lambda: told_by(etcd, node.shared.node_key("a"))["heard"] == "awake?")
+        nursery.cancel_scope.cancel()
+    node.resign()
+    journal.close()
+
+
 def test_a_node_that_is_frozen_is_not_to_lead(monkeypatch: pytest.MonkeyPatch) -> None:
     """Until its lease ended nobody led: it was named, and all others waited for it."""
     monkeypatch.setattr(roster, "ANSWER_S", 0.0)
@@ -488,7 +576,15 @@ def test_a_node_that_is_frozen_is_not_to_lead(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(Refusal, match=f'no node "{nobody}" is there'):
             heir(nobody)
     shared.transact([], [put(shared.node_key("c"), orjson.dumps({"node": "c", "seq": 999}))])
-    with pytest.raises(Refusal, match="no other node is up to date"):
+    with pytest.raises(Refusal, match=r"no other node is up to date$"):
+        heir()
+    full = {"node": "c", "seq": 999, "has_room": False}
+    shared.transact([], [put(shared.node_key("c"), orjson.dumps(full))])
+    for wanted, why in ("", "no other node is up to date"), ("c", "node c is not up to date"):
+        with pytest.raises(Refusal, match=f"{why}: the disk of c is full"):
+            heir(wanted)
+    shared.delete(shared.node_key("c"))
+    with pytest.raises(Refusal, match="node b, d does not answer"):
         heir()
     etcd.pass_time(100)
     with pytest.raises(Unreachable):

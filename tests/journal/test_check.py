@@ -310,6 +310,9 @@ def test_a_fact_of_an_unknown_kind_is_not_cut_away(life: Life, capsys: pytest.Ca
     assert check(life.data, fix=True) == Exit.CORRUPT
     assert "MoonRisen" in capsys.readouterr().out
     assert b"MoonRisen" in path.read_bytes()
+    with pytest.raises(Fatal, match=r"MoonRisen.*bring this one up to date") as refused:
+        restarted(life.data)
+    assert "--fix" not in refused.value.message, "it would give up what was acknowledged"
 
 
 def test_a_record_that_makes_no_sense_is_not_cut_away(life: Life, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,13 +18,13 @@ from cronflowd.ask.revisions import show_history
 from cronflowd.base.replies import format_row
 from cronflowd.engine.encoding import KINDS, decode, encode
 from cronflowd.engine.expectations import show
-from cronflowd.engine.facts import FACTS_VERSION
+from cronflowd.engine.facts import FACTS_VERSION, SINCE
 from cronflowd.engine.state import State
 from cronflowd.journal import history
 from cronflowd.journal.journal import FileJournal
 from cronflowd.journal.records import Reader, unseal
 from tests.lib.engine_driver import snapshot
-from tests.lib.write_journal import write
+from tests.lib.write_journal import names, write
 
 DATA = Path(__file__).parent.parent / "data"
 JOURNALS = sorted(path.parent for path in DATA.glob("journal-*/*/journal"))
@@ -113,3 +113,23 @@ def test_all_that_is_written_today_stands_in_the_newest() -> None:
     newest = DATA / f"journal-{FACTS_VERSION}"
     text = b"".join(path.read_bytes() for path in newest.glob("*/journal/*")).decode()
     assert [kind.__name__ for kind in KINDS if f'"fact":"{kind.__name__}"' not in text] == []
+
+
+def understood(form: int) -> set[str]:
+    """What a release of that form understands, in the words of SINCE."""
+    *facts, options = (DATA / f"journal-{form}" / "names.txt").read_text().splitlines()
+    told = set(options.split())
+    for kind, *fields in map(str.split, facts):
+        told |= {kind, *(f"{kind}.{name}" for name in fields)}
+    return told
+
+
+def test_what_is_new_in_facts_comes_with_another_form() -> None:
+    """A field without it ended all older nodes of a cluster as soon as a newer one led: see facts.py."""
+    assert names() == (DATA / f"journal-{FACTS_VERSION}" / "names.txt").read_text().splitlines()
+    for form in range(3, FACTS_VERSION + 1):
+        new = understood(form) - understood(form - 1)
+        assert not understood(form - 1) - understood(form), "what is gone is not read any more"
+        whole = {name for name in new if "." not in name}
+        told = {name for name in new if name in whole or name.split(".")[0] not in whole}
+        assert told == {name for name, since in SINCE.items() if since == form}

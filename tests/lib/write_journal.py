@@ -1,9 +1,9 @@
 """Writes a journal in which every kind of fact stands: python -m tests.lib.write_journal DIRECTORY.
 
 What it writes is kept as tests/data/journal-N, N being FACTS_VERSION, and tests/journal/test_old_journals.py
-reads it for ever. Write a new directory when facts have another form, and leave those there are as they are:
-whoever upgrades has them. A life by orders where orders lead to a fact, and by hand where only another
-release would write it.
+reads it for ever, as it does `names.txt` there, which tells what a release of that form understands. Write a
+new directory when facts have another form, and leave those there are as they are: whoever upgrades has them.
+A life by orders where orders lead to a fact, and by hand where only another release would write it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from cronflowd.engine.calendars import CalendarDropped, CalendarRead
 from cronflowd.engine.once import OnceKept
 from cronflowd.engine.rules import Decision, Limits
 from cronflowd.journal.journal import FileJournal
+from cronflowd.tasks.options import RULES
 from cronflowd.tasks.targets import parse_target
 from cronflowd.tasks.task import Failure
 from tests.lib.engine_driver import Driver
@@ -55,7 +56,7 @@ class Life(Driver):
 def live() -> Life:
     """All that can happen, about once."""
     life = Life()
-    life.do(o.StartDaemon("0.1.0", "UTC"))
+    life.do(o.StartDaemon("0.1.0", "UTC", zones="2026b /usr/share/zoneinfo"))
     life.do(o.JoinWorker("w1", 9, {"disk": "ssd"}, ("shell", "email"), "192.0.2.7:1", (), True, "i1", 1))
     for line in (
         "TEMPLATE ADD nightly retry=fixed:1:10s timeout=1m",
@@ -219,5 +220,12 @@ def write(data: Path) -> None:
             compact(data / name)
 
 
+def names() -> list[str]:
+    """All that records may say today: a line for each fact with its fields, and one for a task's options."""
+    facts = [" ".join([kind.__name__, *kind.__struct_fields__]) for kind in encoding.KINDS]
+    return [*sorted(facts), " ".join(f"{option}=" for option in sorted(RULES))]
+
+
 if __name__ == "__main__":
     write(Path(sys.argv[1]))
+    (Path(sys.argv[1]) / "names.txt").write_text("".join(f"{line}\n" for line in names()))

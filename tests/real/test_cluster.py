@@ -18,11 +18,13 @@ import orjson
 import pytest
 
 from cronflowd.daemon.sealed import introduce
+from cronflowd.engine.facts import FACTS_VERSION
 from cronflowd.host.tls import client_context, make_certificates
 from cronflowd.journal.files import journal_dir, list_segments
 from tests.lib.ports import free_ports
 from tests.real.clusters import Etcds, Node, StartNode, Wire, ask_until, leader_of
 from tests.real.running import PATIENCE_S, ROOT, Daemon, wait_until
+from tests.real.test_sign_in import JOHN, ask
 
 SHORT = ("--leader-lease", "3s")  # of who waits for its end
 
@@ -468,23 +470,35 @@ def test_nodes_are_upgraded_one_after_the_other(start_node: StartNode, etcds: Et
     third.stop()
     third.environment = {}
     status, said = third.start_and_fail()
-    assert (status, "this release knows form 2" in said) == (70, True), said
+    assert (status, f"this release knows form {FACTS_VERSION}" in said) == (70, True), said
 
 
 def test_browsers_come_in_at_any_node(start_node: StartNode) -> None:
-    """Whoever has a node's page open need not know who leads."""
+    """Whoever has a node's page open need not know who leads, nor sign in again at another one."""
     pytest.importorskip("litestar")
-    one = start_node("a")
-    wait_until(lambda: one.leads)
-    (port,) = free_ports(1)
-    start_node("b", "--http", f"127.0.0.1:{port}")
+    nodes = [start_node("a")]
+    wait_until(lambda: nodes[0].leads)
+    nodes.append(start_node("b"))
+    for node, port in zip(nodes, free_ports(2), strict=True):
+        node.http_port = port
+        node.flags += ("--http", f"127.0.0.1:{port}")
+        node.restart()
 
-    def look() -> bool:
-        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5) as page:
+    def is_ready(node: Node) -> bool:
+        url = f"http://127.0.0.1:{node.http_port}/readyz"
+        with suppress(OSError), urllib.request.urlopen(url, timeout=5) as page:
             return bool(page.status == 200)
         return False
 
-    wait_until(look)
+    wait_until(lambda: all(map(is_ready, nodes)))
+    status, made, _ = ask(nodes[0], "POST", "/api/v1/auth/register", JOHN)
+    assert status == 201
+    refresh = {"refreshToken": made["data"]["refreshToken"]}
+    status, anew, _ = ask(nodes[1], "POST", "/api/v1/auth/refresh", refresh)
+    assert status == 200
+    assert [ask(node, "GET", "/api/v1/auth/me", token=anew["data"]["accessToken"])[0] for node in nodes] == [
+        200, 200,
+    ]  # fmt: skip
 
 
 def test_a_leader_that_is_cut_off_from_etcd_lets_another_lead(start_node: StartNode, etcds: Etcds) -> None:

@@ -181,6 +181,13 @@ def test_a_key_that_others_may_write_or_that_is_short_is_refused(tmp_path: Path)
             make_identity(settings)
 
 
+def test_all_nodes_of_a_cluster_have_one_key(tmp_path: Path) -> None:
+    """Whoever had signed in at one was a stranger at the next, and behind a balancer at every other page."""
+    nodes = [make_identity(WebSettings(data=tmp_path / name), b"k" * 64) for name in "ab"]
+    assert nodes[1].read(nodes[0].sign(ANN, 60, wall_now()), wall_now()) == ANN
+    assert not list(tmp_path.iterdir())
+
+
 def _sign(data: Path, start: Any) -> str:
     start.wait()
     return make_identity(WebSettings(data=data)).sign(ANN, 60, wall_now() + timedelta(days=1))

@@ -31,13 +31,13 @@ def test_the_daemons_own_door_reads_no_token_file(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "nice", lambda _: niceness)
     leash, ours = os.pipe()
     try:
-        os.write(ours, b"word\n")
+        os.write(ours, b"word of-all-nodes\n")
         settings = WebSettings(http=(), leash=leash, token_file=tmp_path / "none", data=tmp_path)
         assert serve.run(settings) == 0
     finally:
         os.close(leash)
         os.close(ours)
-    assert found[0].args[2] == (b"word",)
+    assert found[0].args[2:] == ((b"word",), b"of-all-nodes")
 
 
 def test_who_finds_no_place_reads_json_and_when_to_come_again() -> None:
