@@ -21,6 +21,7 @@ from ..engine.flows import plan_flow
 from ..engine.many import ENDS, kind_of, pattern_of, plan_many, reply_of
 from ..engine.once import Asked
 from ..engine.undo import plan_undo
+from ..engine.unfinished import Bulk
 from .core import Core
 from .turns import in_turns, let_go, turn
 
@@ -143,10 +144,11 @@ class LargeChanges:
             raise
 
     async def _done(self, reply: Reply, who: str | None) -> Reply:
-        bulk = self.core.state.unfinished.bulk
+        if not (bulk := self.decided()):
+            return reply
         # The daemon's own LOAD comes before anybody is served.
-        await (self.finish() if who else self.finish_alone())
-        if not (bulk and bulk.refused):
+        await (self.finish(bulk) if who else self.finish_alone())
+        if not bulk.refused:
             return reply
         if bulk.kind in ENDS:
             reply = reply_of(bulk.kind, reply.values[ENDS[bulk.kind]] - bulk.refused)
@@ -157,11 +159,16 @@ class LargeChanges:
             reply.rows = [*reply.rows, ("note", f"{what}; the log says which, and why")]
         return reply
 
-    async def finish(self) -> None:
-        """Waits until what is decided is so."""
+    def decided(self) -> Bulk | None:
+        """What is under way and will be so, whatever happens."""
+        bulk = self.core.state.unfinished.bulk
+        return bulk if bulk and bulk.is_decided else None
+
+    async def finish(self, bulk: Bulk) -> None:
+        """Waits until this is so; the next one, which may have begun by then, is for others to wait for."""
         core = self.core
         core.wake()
-        while core.state.unfinished.bulk is not None:
+        while core.state.unfinished.bulk is bulk:
             await core.sliced.wait()
 
     async def finish_alone(self) -> None:

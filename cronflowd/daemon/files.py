@@ -49,9 +49,12 @@ class Files:
         core.before_fires = self.look_at_calendars
 
     async def save(self, path: Path) -> Reply:
-        """Writes all tasks, when no other SAVE or LOAD is at it."""
-        async with self.turn:
-            return await self._save(path)
+        """Writes all tasks, when no other SAVE or LOAD is at it, and no half of a large change."""
+        while True:
+            async with self.turn:
+                if not (bulk := self.large.decided()):
+                    return await self._save(path)
+            await self.large.finish(bulk)
 
     async def _save(self, path: Path) -> Reply:
         """Writes all tasks; what somebody edited by hand meanwhile is kept aside, not overwritten."""

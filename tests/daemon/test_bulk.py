@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,50 @@ async def test_a_file_holds_the_tasks_as_they_were_when_it_was_begun(
     paused = {number: spec.pause.why for number, spec in found if spec.pause}
     assert paused == {1: "tea", 3: "tea", 904: "tea", 905: ""}
     assert core.state.unfinished.before is None
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_file_holds_no_half_of_a_change_of_very_many(tmp_path: Path, leaves: bool) -> None:
+    """SAVE amid a CLEAR wrote those that were still to leave, also amid a LOAD whose client had gone."""
+    house = House(tmp_path)
+    for number in range(3 * AT_ONCE):
+        await house.ask(house.session(), f"ADD name=t{number} @daily x")
+    clear = house.answers.handle("CLEAR", house.session(), house.clock.now())
+    assert not isinstance(clear, Reply)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep, clear, [])
+        await trio.testing.wait_all_tasks_blocked()
+        assert house.core.take_slice()
+        if leaves:
+            nursery.cancel_scope.cancel()
+        else:
+            assert await house.says(house.session(), "SAVE x.db") == "OK 0 saved"
+    assert await house.says(house.session(), "SAVE x.db") == "OK 0 saved"
+    assert (tmp_path / "x.db").read_bytes() == b""
+
+
+async def keep(answer: Awaitable[Reply], answers: list[str]) -> None:
+    answers.append((await answer).text)
+
+
+async def test_whoever_waits_for_a_large_change_waits_for_no_later_one(tmp_path: Path) -> None:
+    """The next one had begun before he looked: he waited for that too, and for ever where it came to nothing."""
+    house, told = House(tmp_path), list[str]()
+    for number in range(2 * AT_ONCE):
+        await house.ask(house.session(), f"ADD name=t{number} @daily x")
+    clear = house.answers.handle("CLEAR", house.session(), house.clock.now())
+    assert not isinstance(clear, Reply)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep, clear, told)
+        await trio.testing.wait_all_tasks_blocked()
+        while house.state.unfinished.bulk:
+            house.journal.flush()
+            house.core.take_slice()
+        house.core.submit(o.StageTasks([], house.state.next_task))  # another one, which is not decided
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == [f"{2 * AT_ONCE} removed"]
+        nursery.cancel_scope.cancel()
+    house.core.submit(o.DropStaged())
 
 
 @pytest.mark.parametrize("later", [b"", b"\n\n\n", None])
