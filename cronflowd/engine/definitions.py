@@ -277,10 +277,10 @@ def _decided_first(state: State, task: Task, now: datetime) -> Decision:
     assert due_at is not None
     following = moments.next_after(due_at, task.anchor_at)
     is_one = (following is None or following > now) and moments.times_at(due_at, task.anchor_at) == 1
-    return come(state, task, now) if is_one else Decision(_overdue(state, task, now))
+    return come(state, task, now) if is_one else Decision(overdue(state, task, now))
 
 
-def _overdue(state: State, task: Task, now: datetime) -> list[f.Fact]:
+def overdue(state: State, task: Task, now: datetime) -> list[f.Fact]:
     """Moments that have come and were not decided yet end here: the task will not have them any more."""
     if task.due_at is None or not _is_overdue(task, now):
         return []
@@ -391,7 +391,7 @@ def plan_load(
 def leave_task(state: State, task: Task, why: str, now: datetime) -> list[f.Fact]:
     """A task goes that is not in the file, or whose time CLEAR has ended."""
     cancelled = cancel_queued(state, task, reason(why))
-    return [*_overdue(state, task, now), *cancelled, f.TaskRemoved(task.id, why)]
+    return [*overdue(state, task, now), *cancelled, f.TaskRemoved(task.id, why)]
 
 
 def define_task(state: State, task_id: int, spec: TaskSpec, now: datetime) -> list[f.Fact]:
@@ -443,7 +443,7 @@ def reload(state: State, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fa
         return []
     due_at, facts = task.due_at, list[f.Fact]()
     if not _is_same(spec, task.spec):
-        facts = _overdue(state, task, now)
+        facts = overdue(state, task, now)
         due_at = _due_anew(task, spec, undecided_from(state, now))
     return [*facts, f.TaskChanged(task.id, task.rev + 1, spec, due_at)]
 

@@ -19,12 +19,11 @@ from ..base.errors import Refusal
 from ..base.replies import Reply, Row
 from ..base.text import shorten
 from ..base.walks import Numbered, Parted
-from ..tasks.reasons import reason
 from ..tasks.task import Task, TaskSpec, read_today
 from . import facts as f
 from . import orders as o
 from .changelog import ALL, Change, Step, Was, standing, whole
-from .definitions import AT_ONCE, are_long, cancel_queued, finish, reload
+from .definitions import AT_ONCE, are_long, finish, leave_task, overdue, reload
 from .rules import MAX_WHAT, Decision, Limits, Rule, Rules
 from .state import State
 
@@ -207,8 +206,9 @@ def take_part(state: State, plan: Undoing, part: str, task_id: int, now: datetim
     task, each = state.tasks.get(task_id), plan.then[task_id]
     if part == "leaves":
         assert task
-        cancelled = [] if each else cancel_queued(state, task, reason("undone"))
-        return [*cancelled, f.TaskRemoved(task_id, "undone")]
+        if each:  # which has the same id, and the runs
+            return [*overdue(state, task, now), f.TaskRemoved(task_id, "undone")]
+        return leave_task(state, task, "undone", now)
     assert each
     spec = read_today(each.spec, state.default_tz)
     if task is None or task.anchor_at != each.was.anchor_at:

@@ -149,7 +149,7 @@ async def keep(answer: Awaitable[Reply], answers: list[str]) -> None:
 
 
 async def test_whoever_waits_for_a_large_change_waits_for_no_later_one(tmp_path: Path) -> None:
-    """The next one had begun before he looked: he waited for that too, and for ever where it came to nothing."""
+    """The next one had begun by then: he waited for it too, for ever where it came to nothing."""
     house, told = House(tmp_path), list[str]()
     for number in range(2 * AT_ONCE):
         await house.ask(house.session(), f"ADD name=t{number} @daily x")
