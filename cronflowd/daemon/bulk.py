@@ -7,7 +7,7 @@ restart; the client hears of it when all of it is so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from ..base.errors import Refusal
 from ..base.replies import NOTE_COLUMNS, Reply
 from ..engine import orders as o
-from ..engine.definitions import AT_ONCE, AT_ONCE_CHARS, are_long, plan_load
+from ..engine.definitions import AT_ONCE, AT_ONCE_CHARS, are_long, plan_load, plan_remove
 from ..engine.flows import plan_flow
 from ..engine.many import ENDS, kind_of, pattern_of, plan_many, reply_of
 from ..engine.once import Asked
@@ -66,18 +66,24 @@ class LargeChanges:
         engine.check_free()
         if pattern := pattern_of(order):
             return await self._done(await self._change_chosen(order, pattern, who, once), who)
-        if isinstance(order, o.UndoChanges):
-            with self._planning("UNDO"):
+        match order:
+            case o.UndoChanges():
                 plan = plan_undo(engine.state, order.count, self.core.now(), engine.limits)
-                order = replace(order, plan=await in_turns(plan))
-        if isinstance(order, o.StartFlow):
-            with self._planning("FLOW"):
-                steps = plan_flow(engine.state, order.ref, self.core.now())
-                order = replace(order, plan=await in_turns(steps))
+                order = await self._planned("UNDO", order, plan)
+            case o.StartFlow():
+                order = await self._planned(
+                    "FLOW", order, plan_flow(engine.state, order.ref, self.core.now())
+                )
+            case o.RemoveTask():
+                order = await self._planned("REMOVE", order, plan_remove(engine.state, order))
         reply = self.core.submit(order, who, once=once).told
         if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
             engine.slices.undoing = order.plan
         return await self._done(reply, who)
+
+    async def _planned(self, what: str, order: Any, steps: Generator[None, None, Any]) -> Any:
+        with self._planning(what):
+            return replace(order, plan=await in_turns(steps))
 
     async def _change_chosen(
         self, order: Any, pattern: o.Pattern, who: str | None, once: Asked | None

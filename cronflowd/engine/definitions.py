@@ -308,24 +308,34 @@ def _template(state: State, order: o.SetTemplate, now: datetime, limits: Limits)
 
 
 def _remove(state: State, order: o.RemoveTask, now: datetime, limits: Limits) -> Decision:
-    assert isinstance(order.ref, str)
-    task = _find_seen(state, order.ref, order.rev)
-    check_leaving(state, task, order.force, {task.id}, lambda name: name == task.name)
+    task: Task = order.plan or finish(plan_remove(state, order))
     reply = Reply(f"{task.id} removed", {"id": task.id, "removed": True})
     return Decision(removed(state, [task], {task.id}, now), reply)
 
 
+def plan_remove(state: State, order: o.RemoveTask) -> Generator[None, None, Task]:
+    """The task that leaves, in small steps; or Refusal."""
+    assert isinstance(order.ref, str)
+    task = _find_seen(state, order.ref, order.rev)
+    yield from check_leaving(state, task, order.force, {task.id}, lambda name: name == task.name)
+    return task
+
+
 def check_leaving(
     state: State, task: Task, force: bool, leaving: Container[int], is_leaving: Callable[[str], bool]
-) -> None:
+) -> Generator[None, None, None]:
     """Refuses that a task leaves for which others wait that stay, or that nothing else would start."""
-    waiting = [each for each in state.dependents.get(task.name, ()) if each not in leaving]
+    waiting: list[int] = []
+    for task_id in list(state.dependents.get(task.name, ())):  # a copy: one of them may end, and leave
+        yield
+        if (other := state.tasks.get(task_id)) is None or task_id in leaving:
+            continue
+        waiting.append(task_id)
+        spec = other.spec
+        if force and spec.schedule.kind == "after" and all(map(is_leaving, spec.options.after)):
+            raise Refusal("busy", f'nothing else would ever start "{spec.name}" (@after); remove it first')
     if waiting and not force:
         raise Refusal("busy", f"{_names(state, waiting)} for it (after=); force=yes has them wait no longer")
-    for task_id in waiting:
-        spec = state.tasks[task_id].spec
-        if spec.schedule.kind == "after" and all(map(is_leaving, spec.options.after)):
-            raise Refusal("busy", f'nothing else would ever start "{spec.name}" (@after); remove it first')
 
 
 def removed(state: State, tasks: Iterable[Task], leaving: Container[int], now: datetime) -> list[f.Fact]:

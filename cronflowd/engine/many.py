@@ -83,7 +83,10 @@ def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, 
                 check_reach(state, order, task, str(pattern.owners[0]), found)
             spec = set_spec(state, task, order.words, now) if kind == "set" else None
             if kind == "remove":
-                check_leaving(state, task, order.force, found, lambda name: state.names.get(name) in found)
+                leaves = check_leaving(
+                    state, task, order.force, found, lambda name: state.names.get(name) in found
+                )
+                yield from leaves
         if (kind != "resume" or task.is_paused(now)) and not (spec and spec.record == task.spec.record):
             plan.append((task.id, spec))
     yield from found.let_all_go()

@@ -272,7 +272,9 @@ def _check_dependencies(state: State, then: Numbered[Then | None]) -> Generator[
         yield
         if each:
             specs[each.spec.name] = each.spec
-        if (task := state.tasks.get(task_id)) and task.name in state.dependents:
+        task = state.tasks.get(task_id)
+        is_as_good = each and task and each.spec.name == task.name and each.spec.schedule.kind != "at"
+        if task and task.name in state.dependents and not is_as_good:
             for other in list(state.dependents[task.name]):  # a copy: one of them may end, and leave
                 yield
                 if other not in then:

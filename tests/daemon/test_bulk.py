@@ -318,7 +318,7 @@ async def test_a_run_of_a_flow_is_worked_out_in_turns_where_there_are_very_many_
 
 @pytest.mark.parametrize("line", ["SET a name=b", "REMOVE a force=yes"])
 async def test_who_changes_what_very_many_wait_for_is_answered_when_all_is_so(
-    tmp_path: Path, line: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     """OK means that it is so: the next line may rely on what those that wait say."""
     house = House(tmp_path)
@@ -331,8 +331,15 @@ async def test_who_changes_what_very_many_wait_for_is_answered_when_all_is_so(
     for number in range(AT_ONCE + 1):
         await house.ask(house.session(), f"ADD name=t{number} after=a @daily x")
     if line == "REMOVE a force=yes":
+        orders, submit = [], house.core.submit
+        monkeypatch.setattr(
+            house.core, "submit", lambda *about, **more: orders.append(about[0]) or submit(*about, **more)
+        )
         assert await house.says(house.session(), line) == "OK 1 removed"
         assert waits() == {()}
+        assert [order.plan.id for order in orders if isinstance(order, o.RemoveTask)] == [
+            1
+        ]  # worked out in turns
     else:
         assert await house.says(house.session(), line) == "OK 1 rev=2"
         assert waits() == {("b",)}
