@@ -37,7 +37,7 @@ def choose(state: State, most: int = PLACED_TOGETHER) -> list[tuple[int, str]]:
     left = {worker.name: worker.free for worker in lanes.free.values()}
     while len(places) < most and (found := lanes.next_ready()):
         run, (on, work) = found
-        if worker := best_worker(work, on, lanes.free.values(), left):
+        if worker := best_worker(work, on, lanes.free_for(on), left):
             places.append((run.id, worker.name))
             left[worker.name] -= 1
             lanes.leaving.add(run.id)
@@ -82,7 +82,7 @@ def send_at_once(
     spec = task.spec
     if spec.options.wants:
         return  # whether they can be had is looked at when it is placed
-    if worker := best_worker(spec.work, spec.options.on, state.lanes.free.values(), left):
+    if worker := best_worker(spec.work, spec.options.on, state.lanes.free_for(spec.options.on), left):
         queued.worker = worker.name
         if left is not None:
             left[worker.name] -= 1
