@@ -229,10 +229,9 @@ class Answers:
         return answer if isinstance(answer, Reply) else await answer
 
     async def _change_many(self, order: Any, session: Session) -> Reply:
-        """What very many tasks become; whose they are is looked at when others have no turn between."""
-        if session.known.account:
-            order = self.admission.own(order, session)
-        return await self.files.large.change(order, session.who, session.once)
+        """What very many tasks become; whose they are is looked at when nobody can change that."""
+        own = self.admission.owned(order, session) if session.known.account else None
+        return await self.files.large.change(order, session.who, session.once, own)
 
     async def _learn_first(self, calendars: tuple[str, ...], question: Any, session: Session) -> Reply:
         """An order that names calendars: they are read anew, and refused if they are none."""

@@ -17,8 +17,9 @@ from ..base.errors import Refusal
 from ..base.replies import NOTE_COLUMNS, Reply
 from ..engine import orders as o
 from ..engine.definitions import AT_ONCE, AT_ONCE_CHARS, are_long, plan_load, plan_remove
+from ..engine.engine import verb_of
 from ..engine.flows import plan_flow
-from ..engine.many import ENDS, kind_of, pattern_of, plan_many, reply_of
+from ..engine.many import ENDS, pattern_of, plan_many, reply_of
 from ..engine.once import Asked
 from ..engine.undo import plan_undo
 from ..engine.unfinished import Bulk
@@ -60,36 +61,43 @@ class LargeChanges:
         specs = [task.spec for task in self.core.state.tasks.values()]
         return are_long(specs) or sum(map(len, order.words.values())) * len(specs) > AT_ONCE_CHARS
 
-    async def change(self, order: Any, who: str | None, once: Asked | None = None) -> Reply:
-        """All of them but LOAD."""
+    async def change(
+        self,
+        order: Any,
+        who: str | None,
+        once: Asked | None = None,
+        own: Generator[None, None, Any] | None = None,
+    ) -> Reply:
+        """All of them but LOAD; `own` finds out whether it may be given so, and how else."""
         engine = self.core.engine
         engine.check_free()
+        if own:
+            with self._planning(verb_of(order)):
+                order = await in_turns(own)
         if pattern := pattern_of(order):
             return await self._done(await self._change_chosen(order, pattern, who, once), who)
         match order:
             case o.UndoChanges():
                 plan = plan_undo(engine.state, order.count, self.core.now(), engine.limits)
-                order = await self._planned("UNDO", order, plan)
+                order = await self._planned(order, plan)
             case o.StartFlow():
-                order = await self._planned(
-                    "FLOW", order, plan_flow(engine.state, order.ref, self.core.now())
-                )
+                order = await self._planned(order, plan_flow(engine.state, order.ref, self.core.now()))
             case o.RemoveTask():
-                order = await self._planned("REMOVE", order, plan_remove(engine.state, order))
+                order = await self._planned(order, plan_remove(engine.state, order))
         reply = self.core.submit(order, who, once=once).told
         if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
             engine.slices.undoing = order.plan
         return await self._done(reply, who)
 
-    async def _planned(self, what: str, order: Any, steps: Generator[None, None, Any]) -> Any:
-        with self._planning(what):
+    async def _planned(self, order: Any, steps: Generator[None, None, Any]) -> Any:
+        with self._planning(verb_of(order)):
             return replace(order, plan=await in_turns(steps))
 
     async def _change_chosen(
         self, order: Any, pattern: o.Pattern, who: str | None, once: Asked | None
     ) -> Reply:
         core = self.core
-        with self._planning(kind_of(order).upper()):
+        with self._planning(verb_of(order)):
             plan = await in_turns(plan_many(core.state, order, core.now()))
             if (count := len(plan)) <= AT_ONCE and not are_long(spec for _, spec in plan if spec):
                 return core.submit(replace(order, ref=replace(pattern, plan=plan)), who, once=once).told

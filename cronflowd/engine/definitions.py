@@ -6,7 +6,7 @@ never touch; refuse before any fact exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Generator, Iterable, Mapping
+from collections.abc import Container, Generator, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain, islice
@@ -37,7 +37,14 @@ from ..tasks.task import (
 from . import facts as f
 from . import orders as o
 from .changelog import ids_of_others
-from .dependencies import check_circles, find_circle, refuse_circle, settle_after
+from .dependencies import (
+    check_circles,
+    check_leaving,
+    find_circle,
+    refuse_circle,
+    settle_after,
+    those_who_wait,
+)
 from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
 from .notices import notes
 from .placement import send_at_once
@@ -116,7 +123,7 @@ def _to_replace(state: State, order: o.AddTask) -> Task | None:
 def _check_waiting(state: State, spec: TaskSpec, name: str) -> None:
     """Refuses that a task which others wait for becomes one that runs once."""
     if spec.schedule.kind == "at" and (waiting := state.dependents.get(name)):
-        raise Refusal("busy", f"{_names(state, waiting)} for it, and what runs once is gone then")
+        raise Refusal("busy", f"{those_who_wait(state, waiting)} for it, and what runs once is gone then")
 
 
 def _new_id(state: State, wanted: int | None, name: str) -> int:
@@ -250,11 +257,6 @@ def replaced(task: Task, new: Mapping[str, str]) -> f.Fact:
     return f.TaskChanged(task.id, task.rev + 1, definition, task.due_at)
 
 
-def _names(state: State, tasks: Collection[int]) -> str:
-    first, more = state.tasks[min(tasks)].name, len(tasks) - 1  # the oldest: to compare names takes longer
-    return f'"{first}" and {more} more wait' if more else f'"{first}" waits'
-
-
 def _changed(state: State, task: Task, spec: TaskSpec, now: datetime) -> Decision:
     due_at, first = task.due_at, Decision()
     # Otherwise not looked at again: the only moment of an @at that runs now is over.
@@ -317,25 +319,8 @@ def plan_remove(state: State, order: o.RemoveTask) -> Generator[None, None, Task
     """The task that leaves, in small steps; or Refusal."""
     assert isinstance(order.ref, str)
     task = _find_seen(state, order.ref, order.rev)
-    yield from check_leaving(state, task, order.force, {task.id}, lambda name: name == task.name)
+    yield from check_leaving(state, task, order.force, {task.id})
     return task
-
-
-def check_leaving(
-    state: State, task: Task, force: bool, leaving: Container[int], is_leaving: Callable[[str], bool]
-) -> Generator[None, None, None]:
-    """Refuses that a task leaves for which others wait that stay, or that nothing else would start."""
-    waiting: list[int] = []
-    for task_id in list(state.dependents.get(task.name, ())):  # a copy: one of them may end, and leave
-        yield
-        if (other := state.tasks.get(task_id)) is None or task_id in leaving:
-            continue
-        waiting.append(task_id)
-        spec = other.spec
-        if force and spec.schedule.kind == "after" and all(map(is_leaving, spec.options.after)):
-            raise Refusal("busy", f'nothing else would ever start "{spec.name}" (@after); remove it first')
-    if waiting and not force:
-        raise Refusal("busy", f"{_names(state, waiting)} for it (after=); force=yes has them wait no longer")
 
 
 def removed(state: State, tasks: Iterable[Task], leaving: Container[int], now: datetime) -> list[f.Fact]:

@@ -14,6 +14,7 @@ import trio.testing
 from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
 from cronflowd.base.replies import Reply
+from cronflowd.base.walks import Steps
 from cronflowd.daemon import answers, bulk, files
 from cronflowd.daemon.bulk import LargeChanges
 from cronflowd.daemon.core import PASSES_FOR_OTHERS, SLICES_AHEAD, Core
@@ -314,6 +315,40 @@ async def test_a_run_of_a_flow_is_worked_out_in_turns_where_there_are_very_many_
     answer = house.answers.handle("FLOW t1 RUN", house.session(), house.clock.now())
     assert not isinstance(answer, Reply)
     assert (await answer).text == "1 tasks=2"
+
+
+@pytest.mark.parametrize("line", ["UNDO", "FLOW t0 RUN", "FLOW t0 PAUSE", "REMOVE t0 force=yes"])
+async def test_whose_very_many_tasks_are_is_found_out_in_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """A user had 100,000 tasks that hang together: FLOW looked whose they are in one go, of two seconds."""
+    house, steps = House(tmp_path), 0
+    ann = house.session("ann", "user")
+    await house.ask(house.session(), "USER ADD ann role=user")
+    for number in range(AT_ONCE + 2):
+        await house.ask(ann, f"ADD name=t{number} {'after=t0' * bool(number)} @daily x")
+    if line == "UNDO":
+        house.clock.move(START + timedelta(seconds=1))
+        await house.ask(ann, "SET name=* timeout=5m")
+    own = house.core.admission.owned
+
+    def counting(*about: Any) -> Any:
+        nonlocal steps
+        found = Steps(own(*about))
+        for _ in found:
+            steps += 1
+            yield
+        return found.value
+
+    monkeypatch.setattr(house.core.admission, "owned", counting)
+    answer = house.answers.handle(line, ann, house.clock.now())
+    assert not isinstance(answer, Reply)
+    assert steps == 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house._keep_beating)
+        await answer
+        nursery.cancel_scope.cancel()
+    assert steps > AT_ONCE
 
 
 @pytest.mark.parametrize("line", ["SET a name=b", "REMOVE a force=yes"])
