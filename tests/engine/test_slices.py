@@ -126,6 +126,26 @@ def test_a_moment_that_comes_before_its_slice_is_looked_at_first(driver: Driver)
     assert set(tasks) <= {order.task for order in orders if order not in fired}
 
 
+def test_a_task_that_is_changed_meanwhile_waits_for_each_time_that_its_moment_was_to_be_found_anew(
+    driver: Driver,
+) -> None:
+    """The clock was set back, then HUP: a task changed by SET before its slice lost what had come between."""
+    for number in (MANY - 1, MANY):
+        driver.line(f'SET n{number} schedule="*/5 * * * *"')
+    driver.now -= timedelta(hours=4)
+    driver.do(o.NoticeStep(-4 * 3600.0))
+    driver.now += timedelta(minutes=11)
+    driver.do(o.RescheduleTasks())
+    driver.line(f"SET n{MANY} prio=low")
+    again = driver.replay()
+    assert snapshot(again) == snapshot(driver.state)
+    driver.pump()
+    decided = Counter((row.task_id, row.due_at) for row in driver.state.recent)
+    decided += Counter((run.task_id, run.due_at) for run in driver.state.runs.values())
+    assert [number for (task, _), number in decided.items() if task == MANY] == [1, 1]
+    assert {at for task, at in decided if task == MANY} == {at for task, at in decided if task == MANY - 1}
+
+
 def test_a_moment_that_was_set_forward_over_stays_so_only_for_those_it_went_over(driver: Driver) -> None:
     """A one-off of a file, whose time has passed since, was not jumped over and is judged by its grace."""
     driver.now += timedelta(hours=30)
