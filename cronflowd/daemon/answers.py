@@ -439,14 +439,19 @@ class Answers:
             return views.list_templates(self.core.state)
         return self._submit(question, session)
 
-    def _import(self, question: q.ImportLine, session: Session) -> Reply:
+    def _import(self, question: q.ImportLine, session: Session) -> Answer:
         if session.moving is None:
             session.moving = crontab_orders.Import()
         if session.known.rank < USER and not question.is_dry:
             raise self.admission.only_looks(session, question)
         own = partial(self.admission.own, session=session)
-        reply: Reply = session.moving.take(self.core, question, session.who, own)
-        return reply
+        steps = session.moving.take(self.core, question, session.who, own)
+        try:
+            next(steps)
+        except StopIteration as done:
+            reply: Reply = done.value
+            return reply
+        return in_turns(steps)
 
     def _export(self, question: q.ExportTasks, session: Session) -> Reply:
         shows = self.admission.owns(session)
