@@ -186,9 +186,11 @@ class LargeChanges:
             await core.sliced.wait()
 
     async def finish_alone(self) -> None:
-        """The same before anybody is served, when nobody else takes slices."""
+        """The same before anybody is served, when nobody else takes slices; as far as there is room for it."""
         core = self.core
         while core.state.unfinished.bulk is not None:
             if not core.take_slice():
+                if core.gate.committed >= core.last_seq:  # refused: what is due does not wait for that
+                    break
                 await core.settled(core.last_seq)
             await turn()

@@ -418,6 +418,28 @@ async def test_what_is_under_way_at_a_start_waits_for_no_moments(monkeypatch: py
     assert not core.state.tasks
 
 
+async def test_a_start_without_room_serves_before_what_is_under_way_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed amid LOAD, and the disk is full: no job ran until there was room, and the daemon only span."""
+    core, journal = make_core()
+    monkeypatch.setattr(journal, "flush", journal.arrive)
+    core.submit(o.StageTasks([], core.state.next_task))
+    core.submit(o.StageTasks([(number, None) for number in range(1, MANY + 1)], None))
+    core.submit(o.PauseTasks(o.Pattern("", "n*", staged=MANY), None, ""))
+    journal.full = True
+    with trio.fail_after(PATIENCE_S):
+        await LargeChanges(core).finish_alone()
+    assert (len(core.state.paused), core.state.unfinished.bulk is None) == (0, False)
+    core.clock.move(START + timedelta(hours=14))
+    core.beat()
+    assert core.state.runs
+    journal.full = False
+    with trio.fail_after(PATIENCE_S):
+        await LargeChanges(core).finish_alone()
+    assert (len(core.state.paused), core.state.unfinished.bulk) == (MANY, None)
+
+
 # --- EMIT, faster than tasks fire -----------------------------------------------------------------
 
 
