@@ -75,7 +75,7 @@ class LargeChanges:
             with self._planning(verb_of(order)):
                 order = await in_turns(own)
         if pattern := pattern_of(order):
-            return await self._done(await self._change_chosen(order, pattern, who, once), who)
+            return await self.done(await self._change_chosen(order, pattern, who, once), who)
         match order:
             case o.UndoChanges():
                 plan = plan_undo(engine.state, order.count, self.core.now(), engine.limits)
@@ -87,7 +87,7 @@ class LargeChanges:
         reply = self.core.submit(order, who, once=once).told
         if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
             engine.slices.undoing = order.plan
-        return await self._done(reply, who)
+        return await self.done(reply, who)
 
     async def _planned(self, order: Any, steps: Generator[None, None, Any]) -> Any:
         with self._planning(verb_of(order)):
@@ -109,7 +109,7 @@ class LargeChanges:
                 return core.submit(replace(order, ref=replace(pattern, staged=count)), who, once=once).told
 
     async def load(self, order: o.LoadTasks, who: str | None) -> Reply:
-        """LOAD; the records are taken out of the order one by one, since to free them at once takes long."""
+        """LOAD, until it is decided; its records are taken out one by one: freeing all at once takes long."""
         core, state, count = self.core, self.core.state, len(order.records)
         core.engine.check_free()
         with self._planning("LOAD"):
@@ -124,8 +124,7 @@ class LargeChanges:
                 core.submit(o.StageTasks([], above))  # before anybody else has a turn, and takes these ids
                 await let_go(order.records)
                 await self._stage(numbered)
-                reply = core.submit(o.DecideLoad(count, order.saved, order.file), who).told
-        return await self._done(reply, who)
+                return core.submit(o.DecideLoad(count, order.saved, order.file), who).told
 
     async def _stage(self, numbered: Any) -> None:
         core = self.core
@@ -157,7 +156,8 @@ class LargeChanges:
             self.core.insist(o.DropStaged())
             raise
 
-    async def _done(self, reply: Reply, who: str | None) -> Reply:
+    async def done(self, reply: Reply, who: str | None) -> Reply:
+        """The reply, when what was decided is so; who decided it asks at once."""
         if not (bulk := self.decided()):
             return reply
         # The daemon's own LOAD comes before anybody is served.
@@ -186,7 +186,7 @@ class LargeChanges:
             await core.sliced.wait()
 
     async def finish_alone(self) -> None:
-        """The same before anybody is served, when nobody else takes slices; as far as there is room for it."""
+        """The same before anybody is served, when nobody else takes slices; as far as there is room."""
         core = self.core
         while core.state.unfinished.bulk is not None:
             if not core.take_slice():

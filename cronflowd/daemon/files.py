@@ -46,6 +46,7 @@ class Files:
         self.memory: Path | None = None
         self.are_ours = False  # the calendars: we have begun to decide, and know which files are new
         self.turn = trio.Lock()
+        self._loads = trio.Lock()  # until all of one is so, the next one waits
         core.before_fires = self.look_at_calendars
 
     async def save(self, path: Path) -> Reply:
@@ -139,8 +140,11 @@ class Files:
 
     async def load(self, path: Path, who: str | None = None) -> Reply:
         """Takes a file's tasks over, all or nothing, when no other SAVE or LOAD is at it."""
-        async with self.turn:
-            return await self._load(path, who)
+        async with self._loads:
+            async with self.turn:
+                reply = await self._load(path, who)
+            # Compaction has its turn meanwhile: on a full disk, this may wait for the room that it makes.
+            return await self.large.done(reply, who)
 
     async def _load(self, path: Path, who: str | None) -> Reply:
         core = self.core

@@ -32,7 +32,7 @@ from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
 from tests.lib.memory_journal import MemoryJournal
 from tests.lib.sinks import SmallSink
-from tests.lib.waiting import PATIENCE_S
+from tests.lib.waiting import PATIENCE_S, until
 
 MANY = 1000
 
@@ -145,6 +145,32 @@ async def test_a_file_holds_no_half_of_a_change_of_very_many(tmp_path: Path, lea
     assert (tmp_path / "x.db").read_bytes() == b""
 
 
+async def test_a_load_that_waits_for_room_does_not_keep_compaction_from_making_some(tmp_path: Path) -> None:
+    """It had its turn until all was so, and the files that a checkpoint had replaced stayed: both waited."""
+    house, told = House(tmp_path), list[str]()
+    (tmp_path / "x.db").write_text('{"schedule": "@daily", "command": "x"}\n' * 2 * AT_ONCE)
+    load = house.answers.handle("LOAD x.db", house.session(), house.clock.now())
+    assert not isinstance(load, Reply)
+
+    def is_decided() -> bool:
+        house.journal.flush()
+        return house.answers.files.large.decided() is not None
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep, load, told)
+        await until(is_decided)
+        house.journal.full = True
+        house.core.take_slice()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not house.answers.files.turn.locked()
+        assert (told, house.answers.files.large.decided() is None) == ([], False)
+        house.journal.full = False
+        nursery.start_soon(house._keep_beating)
+        await until(lambda: told)
+        nursery.cancel_scope.cancel()
+    assert told == [f"{2 * AT_ONCE} loaded"]
+
+
 async def keep(answer: Awaitable[Reply], answers: list[str]) -> None:
     answers.append((await answer).text)
 
@@ -206,7 +232,7 @@ async def test_no_decision_is_long_where_few_tasks_say_much(monkeypatch: pytest.
     large = {"schedule": "@daily", "command": "x" * 60_000}
     records = [parse_record(large, "UTC") for _ in range(AT_ONCE)]
     assert are_long(spec for _, spec in records)
-    await changes.load(o.LoadTasks(records, None, "x.db"), None)
+    await changes.done(await changes.load(o.LoadTasks(records, None, "x.db"), None), None)
     setting = commands.parse("SET name=* timeout=5m", commands.Context(START, "UTC"))
     for order in (setting, o.UndoChanges(1)):
         assert changes.is_large(order)
@@ -222,7 +248,8 @@ async def test_very_many_tasks_of_a_file_are_paused_as_it_says(monkeypatch: pyte
     monkeypatch.setattr(journal, "flush", journal.arrive)
     record = {"schedule": "@daily", "command": "true", "paused": "yes", "paused-why": "tea"}
     records = [parse_record(record, "UTC") for _ in range(MANY)]
-    await bulk.LargeChanges(core).load(o.LoadTasks(records, None, "x.db"), None)
+    changes = bulk.LargeChanges(core)
+    await changes.done(await changes.load(o.LoadTasks(records, None, "x.db"), None), None)
     assert {(task.paused, task.paused_why) for task in core.state.tasks.values()} == {(True, "tea")}
     assert {task.spec.pause for task in core.state.tasks.values()} == {None}
     assert len(core.state.paused) == MANY
