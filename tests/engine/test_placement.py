@@ -18,6 +18,7 @@ from cronflowd.engine.lanes import HANDICAP, Lanes
 from cronflowd.engine.placement import accepts, choose
 from cronflowd.engine.state import State
 from cronflowd.tasks.task import Worker
+from tests.lib.calls import calls_of
 from tests.lib.engine_driver import Driver
 
 WORKERS = ["a", "b", "c"]
@@ -157,6 +158,22 @@ def test_a_run_on_a_named_worker_looks_at_no_other(monkeypatch: Any) -> None:
     driver.now += timedelta(hours=1)
     assert len(driver.pump()) == 200
     assert max(asked.values()) <= 2
+
+
+def test_who_takes_the_runs_of_one_decision_is_looked_for_once() -> None:
+    """Each fire compared all workers that were free: with a hundred of them it took nine times as long."""
+    calls = []
+    for workers in (20, 200):
+        driver = Driver()
+        for number in range(workers):
+            driver.do(o.JoinWorker(f"w{number}", 20, {}, ("shell",), "here", ()))
+        for number in range(400):
+            driver.line(f"ADD name=t{number} 0 13 * * * x")
+        driver.now += timedelta(hours=1)
+        sent: list[Any] = []
+        calls.append(calls_of(lambda driver=driver, sent=sent: sent.extend(driver.pump())))
+        assert len(sent) == 400
+    assert calls[1] - calls[0] < 400 * 180 / 4
 
 
 def test_the_first_of_very_many_that_are_due_is_sent_before_the_last_is_decided() -> None:
