@@ -113,6 +113,8 @@ def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) ->
     state.unfinished.note_before(fact.id, None if task.is_notice else task.as_saved)
     for name in [name for name, task_id in state.unfinished.former.items() if task_id == fact.id]:
         state.go_by_one(name)
+    if fact.why == "done":
+        state.unfinished.note_done(task)
     del state.tasks[fact.id]
     state.take_out(task)
     while state.answer_event(fact.id):

@@ -37,6 +37,7 @@ class Then:
     was: Was
     spec: TaskSpec
     rev: int
+    is_here: bool  # it was when this was found out; if it is gone by then, it has left by itself
 
 
 class Past:
@@ -156,9 +157,10 @@ def _then(state: State, plan: Undoing, now: datetime) -> Generator[None, None, N
         if _is_over(spec, task, now):
             over = f'"{spec.name}" stays as it is: its moment, {spec.schedule.text}, is over'
             plan.over.append((None, over))
-            then[task_id] = Then(whole(task), task.spec, task.rev) if task else None
+            then[task_id] = Then(whole(task), task.spec, task.rev, True) if task else None
             continue
-        then[task_id] = Then(was, spec, max(past.revs[task_id], task.rev if task else 0) + 1)
+        is_here = task is not None and task.anchor_at == was.anchor_at
+        then[task_id] = Then(was, spec, max(past.revs[task_id], task.rev if task else 0) + 1, is_here)
 
 
 def _check_room(state: State, then: Numbered[Then | None], limits: Limits) -> Generator[None, None, None]:
@@ -192,7 +194,7 @@ def has_part(state: State, plan: Undoing, part: str, task_id: int) -> bool:
     if part == "leaves":
         return task is not None and not is_same
     if each is None or task is None or not is_same:
-        return each is not None and part == "others"
+        return each is not None and part == "others" and not (task is None and each.is_here)
     if part == "pauses":
         return bool(_pause_of(task, each.was))
     return each.spec is not task.spec and (part == "renamed") == (task.name != each.spec.name)
