@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -34,6 +34,7 @@ from ..engine import access_facts as af
 from ..engine import orders as o
 from ..engine.access import ADMIN, FILE_ADMIN, OPERATOR, RANK, ROLES, USER, WORKER, may_bear, name_of
 from ..engine.accounts import keep_to_own, owner_of
+from ..engine.definitions import finish
 from ..engine.once import Asked
 from ..engine.rules import Decision, ref_of
 from ..engine.state import State
@@ -349,6 +350,10 @@ class Admission:
 
     def own(self, order: Any, session: Session) -> Any:
         """An order as this session may give it; a task it adds is its own. Raises Refusal."""
+        return finish(self.owned(order, session))
+
+    def owned(self, order: Any, session: Session) -> Generator[None, None, Any]:
+        """The same, in small steps."""
         self.check_still(session)
         state = self.core.state
         if isinstance(order, o.AddTask):
@@ -362,7 +367,7 @@ class Admission:
         if session.known.rank < OPERATOR:
             self._check_user(session, order)
             try:
-                order = keep_to_own(state, order, session.known.account)
+                order = yield from keep_to_own(state, order, session.known.account)
             except Refusal as refusal:
                 why = f"{refusal.message}; that takes the role operator"
                 raise self.deny(session, why, ref_of(order)) from None

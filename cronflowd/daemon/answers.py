@@ -229,10 +229,9 @@ class Answers:
         return answer if isinstance(answer, Reply) else await answer
 
     async def _change_many(self, order: Any, session: Session) -> Reply:
-        """What very many tasks become; whose they are is looked at when others have no turn between."""
-        if session.known.account:
-            order = self.admission.own(order, session)
-        return await self.files.large.change(order, session.who, session.once)
+        """What very many tasks become; whose they are is looked at when nobody can change that."""
+        own = self.admission.owned(order, session) if session.known.account else None
+        return await self.files.large.change(order, session.who, session.once, own)
 
     async def _learn_first(self, calendars: tuple[str, ...], question: Any, session: Session) -> Reply:
         """An order that names calendars: they are read anew, and refused if they are none."""
@@ -440,14 +439,19 @@ class Answers:
             return views.list_templates(self.core.state)
         return self._submit(question, session)
 
-    def _import(self, question: q.ImportLine, session: Session) -> Reply:
+    def _import(self, question: q.ImportLine, session: Session) -> Answer:
         if session.moving is None:
             session.moving = crontab_orders.Import()
         if session.known.rank < USER and not question.is_dry:
             raise self.admission.only_looks(session, question)
         own = partial(self.admission.own, session=session)
-        reply: Reply = session.moving.take(self.core, question, session.who, own)
-        return reply
+        steps = session.moving.take(self.core, question, session.who, own)
+        try:
+            next(steps)
+        except StopIteration as done:
+            reply: Reply = done.value
+            return reply
+        return in_turns(steps)
 
     def _export(self, question: q.ExportTasks, session: Session) -> Reply:
         shows = self.admission.owns(session)

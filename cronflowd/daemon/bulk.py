@@ -7,7 +7,7 @@ restart; the client hears of it when all of it is so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,11 +16,13 @@ from msgspec.structs import replace
 from ..base.errors import Refusal
 from ..base.replies import NOTE_COLUMNS, Reply
 from ..engine import orders as o
-from ..engine.definitions import AT_ONCE, AT_ONCE_CHARS, are_long, plan_load
+from ..engine.definitions import AT_ONCE, AT_ONCE_CHARS, are_long, plan_load, plan_remove
+from ..engine.engine import verb_of
 from ..engine.flows import plan_flow
-from ..engine.many import ENDS, kind_of, pattern_of, plan_many, reply_of
+from ..engine.many import ENDS, pattern_of, plan_many, reply_of
 from ..engine.once import Asked
 from ..engine.undo import plan_undo
+from ..engine.unfinished import Bulk
 from .core import Core
 from .turns import in_turns, let_go, turn
 
@@ -59,30 +61,43 @@ class LargeChanges:
         specs = [task.spec for task in self.core.state.tasks.values()]
         return are_long(specs) or sum(map(len, order.words.values())) * len(specs) > AT_ONCE_CHARS
 
-    async def change(self, order: Any, who: str | None, once: Asked | None = None) -> Reply:
-        """All of them but LOAD."""
+    async def change(
+        self,
+        order: Any,
+        who: str | None,
+        once: Asked | None = None,
+        own: Generator[None, None, Any] | None = None,
+    ) -> Reply:
+        """All of them but LOAD; `own` finds out whether it may be given so, and how else."""
         engine = self.core.engine
         engine.check_free()
+        if own:
+            with self._planning(verb_of(order)):
+                order = await in_turns(own)
         if pattern := pattern_of(order):
-            return await self._done(await self._change_chosen(order, pattern, who, once), who)
-        if isinstance(order, o.UndoChanges):
-            with self._planning("UNDO"):
+            return await self.done(await self._change_chosen(order, pattern, who, once), who)
+        match order:
+            case o.UndoChanges():
                 plan = plan_undo(engine.state, order.count, self.core.now(), engine.limits)
-                order = replace(order, plan=await in_turns(plan))
-        if isinstance(order, o.StartFlow):
-            with self._planning("FLOW"):
-                steps = plan_flow(engine.state, order.ref, self.core.now())
-                order = replace(order, plan=await in_turns(steps))
+                order = await self._planned(order, plan)
+            case o.StartFlow():
+                order = await self._planned(order, plan_flow(engine.state, order.ref, self.core.now()))
+            case o.RemoveTask():
+                order = await self._planned(order, plan_remove(engine.state, order))
         reply = self.core.submit(order, who, once=once).told
         if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
             engine.slices.undoing = order.plan
-        return await self._done(reply, who)
+        return await self.done(reply, who)
+
+    async def _planned(self, order: Any, steps: Generator[None, None, Any]) -> Any:
+        with self._planning(verb_of(order)):
+            return replace(order, plan=await in_turns(steps))
 
     async def _change_chosen(
         self, order: Any, pattern: o.Pattern, who: str | None, once: Asked | None
     ) -> Reply:
         core = self.core
-        with self._planning(kind_of(order).upper()):
+        with self._planning(verb_of(order)):
             plan = await in_turns(plan_many(core.state, order, core.now()))
             if (count := len(plan)) <= AT_ONCE and not are_long(spec for _, spec in plan if spec):
                 return core.submit(replace(order, ref=replace(pattern, plan=plan)), who, once=once).told
@@ -94,7 +109,7 @@ class LargeChanges:
                 return core.submit(replace(order, ref=replace(pattern, staged=count)), who, once=once).told
 
     async def load(self, order: o.LoadTasks, who: str | None) -> Reply:
-        """LOAD; the records are taken out of the order one by one, since to free them at once takes long."""
+        """LOAD, until it is decided; its records are taken out one by one: freeing all at once takes long."""
         core, state, count = self.core, self.core.state, len(order.records)
         core.engine.check_free()
         with self._planning("LOAD"):
@@ -109,8 +124,7 @@ class LargeChanges:
                 core.submit(o.StageTasks([], above))  # before anybody else has a turn, and takes these ids
                 await let_go(order.records)
                 await self._stage(numbered)
-                reply = core.submit(o.DecideLoad(count, order.saved, order.file), who).told
-        return await self._done(reply, who)
+                return core.submit(o.DecideLoad(count, order.saved, order.file), who).told
 
     async def _stage(self, numbered: Any) -> None:
         core = self.core
@@ -142,11 +156,13 @@ class LargeChanges:
             self.core.insist(o.DropStaged())
             raise
 
-    async def _done(self, reply: Reply, who: str | None) -> Reply:
-        bulk = self.core.state.unfinished.bulk
+    async def done(self, reply: Reply, who: str | None) -> Reply:
+        """The reply, when what was decided is so; who decided it asks at once."""
+        if not (bulk := self.decided()):
+            return reply
         # The daemon's own LOAD comes before anybody is served.
-        await (self.finish() if who else self.finish_alone())
-        if not (bulk and bulk.refused):
+        await (self.finish(bulk) if who else self.finish_alone())
+        if not bulk.refused:
             return reply
         if bulk.kind in ENDS:
             reply = reply_of(bulk.kind, reply.values[ENDS[bulk.kind]] - bulk.refused)
@@ -157,17 +173,24 @@ class LargeChanges:
             reply.rows = [*reply.rows, ("note", f"{what}; the log says which, and why")]
         return reply
 
-    async def finish(self) -> None:
-        """Waits until what is decided is so."""
+    def decided(self) -> Bulk | None:
+        """What is under way and will be so, whatever happens."""
+        bulk = self.core.state.unfinished.bulk
+        return bulk if bulk and bulk.is_decided else None
+
+    async def finish(self, bulk: Bulk) -> None:
+        """Waits until this is so; the next one, which may have begun by then, is for others to wait for."""
         core = self.core
         core.wake()
-        while core.state.unfinished.bulk is not None:
+        while core.state.unfinished.bulk is bulk:
             await core.sliced.wait()
 
     async def finish_alone(self) -> None:
-        """The same before anybody is served, when nobody else takes slices."""
+        """The same before anybody is served, when nobody else takes slices; as far as there is room."""
         core = self.core
         while core.state.unfinished.bulk is not None:
             if not core.take_slice():
+                if core.gate.committed >= core.last_seq:  # refused: what is due does not wait for that
+                    break
                 await core.settled(core.last_seq)
             await turn()

@@ -7,7 +7,7 @@ lines were mended can be sent a second time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime
 from functools import partial
 from hashlib import sha256
@@ -34,6 +34,7 @@ MAX_EXPORTED = 20_000  # tasks
 TASKS_TOGETHER = 32  # of EXPORT, before the others have their turn
 MAX_DRY_NAMES = 10_000  # remembered of a dry run, to number the names as they would be
 MAX_PROGRAMS = 1000  # of a crontab whose names are remembered
+PASSED_TOGETHER = 500  # names that are taken, before the others have their turn
 
 
 Own = Callable[[o.AddTask], o.AddTask]
@@ -69,15 +70,18 @@ class Import:
 
     def take(
         self, core: Core, question: q.ImportLine, who: str | None = None, own: Own = lambda order: order
-    ) -> Reply:
-        """What comes of the next line; raises Refusal, and then nothing does. `own` says whose it is."""
+    ) -> Generator[None, None, Reply]:
+        """What comes of the next line, mostly without a step; raises Refusal, and then nothing does.
+
+        `own` says whose it is.
+        """
         line = crontab.parse_line(question.line, self._settings, question.is_system)
         if isinstance(line, Nothing):
             self._about = line
             return Reply("ignored", {"ignored": True})
         if isinstance(line, Setting):
             return self._set(line)
-        spec = self._spec(core, line, question.is_replace)
+        spec = yield from self._spec(core, line, question.is_replace)
         order = own(o.AddTask(spec, replace=question.is_replace))
         reply = self._would_add(core, order) if question.is_dry else core.submit(order, who).told
         if question.is_replace:
@@ -104,7 +108,7 @@ class Import:
         notes += [("warning", text) for text in line.warnings]
         return _with(Reply(f"set {line.name}", {"set": line.name}), notes)
 
-    def _spec(self, core: Core, line: Entry, is_replace: bool) -> TaskSpec:
+    def _spec(self, core: Core, line: Entry, is_replace: bool) -> Generator[None, None, TaskSpec]:
         tz = core.state.default_tz
         for key, text in line.options.items():
             check_unmasked(key, text)
@@ -115,7 +119,8 @@ class Import:
         about = core.state.names.get(self._about.about)
         if about is not None and self._is_written(core.state, line, core.state.tasks[about].spec):
             _refuse(core.state.tasks[about])
-        return evolve(spec, name=self._free_name(core.state, line, spec))
+        name = yield from self._free_name(core.state, line, spec)
+        return evolve(spec, name=name)
 
     def _replacing(self, state: State, line: Entry, spec: TaskSpec) -> TaskSpec:
         """With the name of the task that it replaces: as told by EXPORT, or the next one of its program."""
@@ -129,11 +134,11 @@ class Import:
         # What SET has said since stays, as long as the line is the same.
         return task.spec if task and self._is_written(state, line, task.spec) else evolve(spec, name=name)
 
-    def _free_name(self, state: State, line: Entry, spec: TaskSpec) -> str:
+    def _free_name(self, state: State, line: Entry, spec: TaskSpec) -> Generator[None, None, str]:
         """The first name after its program that is free; Refusal if a task with such a name is the same.
 
-        Of one program there may be 100,000 tasks. So a line goes on where the one before it ended, and
-        is compared with those only that had its command and schedule when they were passed.
+        Of one program there may be 100,000 tasks. So a line goes on where the one before it ended, the first
+        one in steps, and is compared with those only that had its command and schedule when they were passed.
         """
         passed = self._passed.get(line.name)
         if passed is None or not self._is_taken(state, passed.name):  # a CLEAR or UNDO since
@@ -146,6 +151,8 @@ class Import:
                 passed.add(name, _likeness(state.tasks[task_id].spec))
             else:
                 passed.add(name, self._dry_names.get(name, (0, b""))[0])
+            if passed.count % PASSED_TOGETHER == 0:
+                yield
         for other in passed.alike.get(_likeness(spec), ()):
             if other in state.names:
                 task = state.tasks[state.names[other]]

@@ -48,12 +48,16 @@ class Files:
         self.memory: Path | None = None
         self.are_ours = False  # the calendars: we have begun to decide, and know which files are new
         self.turn = trio.Lock()
+        self._loads = trio.Lock()  # until all of one is so, the next one waits
         core.before_fires = self.look_at_calendars
 
     async def save(self, path: Path) -> Reply:
-        """Writes all tasks, when no other SAVE or LOAD is at it."""
-        async with self.turn:
-            return await self._save(path)
+        """Writes all tasks, when no other SAVE or LOAD is at it, and no half of a large change."""
+        while True:
+            async with self.turn:
+                if not (bulk := self.large.decided()):
+                    return await self._save(path)
+            await self.large.finish(bulk)
 
     async def _save(self, path: Path) -> Reply:
         """Writes all tasks; what somebody edited by hand meanwhile is kept aside, not overwritten."""
@@ -156,8 +160,11 @@ class Files:
 
     async def load(self, path: Path, who: str | None = None) -> Reply:
         """Takes a file's tasks over, all or nothing, when no other SAVE or LOAD is at it."""
-        async with self.turn:
-            return await self._load(path, who)
+        async with self._loads:
+            async with self.turn:
+                reply = await self._load(path, who)
+            # Compaction has its turn meanwhile: on a full disk, this may wait for the room that it makes.
+            return await self.large.done(reply, who)
 
     async def _load(self, path: Path, who: str | None) -> Reply:
         core = self.core

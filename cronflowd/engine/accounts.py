@@ -7,9 +7,10 @@ tasks it is about.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Generator, Iterable
 from contextlib import suppress
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -31,7 +32,7 @@ from .access import (
     WORKER,
     Access,
 )
-from .definitions import finish
+from .fires import MAX_NAMING
 from .flows import find_flow_run, members_of
 from .rules import Decision, Limits, Rule, Rules, check_limit
 from .state import State
@@ -226,8 +227,8 @@ def owner_of(state: State, spec: TaskSpec) -> str:
     return spec.options.owner or state.common.owner
 
 
-def keep_to_own(state: State, order: Any, owner: str) -> Any:
-    """The order, as somebody may give it who has rights to its own tasks only.
+def keep_to_own(state: State, order: Any, owner: str) -> Generator[None, None, Any]:
+    """The order, as somebody may give it who has rights to its own tasks only; looked at in small steps.
 
     tag= and name= choose among those. Raises Refusal (`denied`) for what is another's, and for an order
     of which `_NAMED` does not say what it is about; what is not there at all is left to whoever looks for it.
@@ -237,9 +238,13 @@ def keep_to_own(state: State, order: Any, owner: str) -> Any:
         raise Refusal("denied", "it is not about tasks of your own alone")
     if isinstance(order, o.UndoChanges):
         _check_made_by(state, order, owner)
-    for ref in named(state, order):
+    about = named(state, order)
+    if isinstance(order, o.StartFlow):
+        about = yield from _hanging_together(state, order.ref)
+    for ref in about:
+        yield
         if isinstance(ref, o.Pattern) and ref.flow:
-            keep_to_own(state, o.StopFlow(ref.flow, None), owner)
+            yield from keep_to_own(state, o.StartFlow(ref.flow, {}), owner)
         elif isinstance(ref, o.Pattern):
             owners = (owner, None) if owner == state.common.owner else (owner,)
             return msgspec.structs.replace(order, ref=msgspec.structs.replace(ref, owners=owners))
@@ -250,11 +255,13 @@ def keep_to_own(state: State, order: Any, owner: str) -> Any:
         if whose and whose[0] != owner:
             raise Refusal("denied", f'"{whose[1]}" belongs to {whose[0]}')
         if task:
-            check_reach(state, order, task, owner)
+            yield from check_reach(state, order, task, owner)
     return order
 
 
-def check_reach(state: State, order: Any, task: Task, owner: str, leaving: Container[int] = ()) -> None:
+def check_reach(
+    state: State, order: Any, task: Task, owner: str, leaving: Container[int] = ()
+) -> Generator[None, None, None]:
     """Raises Refusal (`denied`) where an order about somebody's own task does what he may not elsewhere."""
     if isinstance(order, o.SetTask) and "user" not in order.words:  # who says another user is refused anyway
         user = task.spec.record.get("user", owner)
@@ -263,8 +270,11 @@ def check_reach(state: State, order: Any, task: Task, owner: str, leaving: Conta
             raise Refusal("denied", why)
     if isinstance(order, o.RemoveTask) and order.force:
         for waiting in sorted(state.dependents.get(task.name, ())):
-            spec = state.tasks[waiting].spec
-            if waiting not in leaving and owner_of(state, spec) != owner:
+            yield
+            if (other := state.tasks.get(waiting)) is None or waiting in leaving:
+                continue
+            spec = other.spec
+            if owner_of(state, spec) != owner:
                 raise Refusal("denied", f'"{spec.name}" waits for it, and belongs to {owner_of(state, spec)}')
 
 
@@ -305,12 +315,17 @@ def _ref(state: State, order: Any) -> About:
     return order.ref if isinstance(order.ref, tuple) else (order.ref,)
 
 
-def _flow(state: State, order: Any) -> About:
+def _hanging_together(state: State, ref: str) -> Generator[None, None, About]:
     """A run of a flow is a run of every task of it."""
     with suppress(Refusal):  # it is not there, and whoever looks for it says so
-        if order.ref.startswith("#"):
-            return map(str, find_flow_run(state, order.ref).members)
-        return map(str, finish(members_of(state, order.ref)))
+        members = yield from members_of(state, ref)
+        return map(str, members)
+    return ()
+
+
+def _flow_run(state: State, order: Any) -> About:
+    with suppress(Refusal):
+        return map(str, find_flow_run(state, order.ref, order.number).members)
     return ()
 
 
@@ -325,9 +340,9 @@ _NAMED: dict[type, Callable[[State, Any], About]] = {
     o.PauseTasks: _ref,
     o.ResumeTasks: _ref,
     o.CancelRun: _of_run,
-    o.EmitEvent: lambda state, order: map(str, state.listeners.get(order.event, ())),
-    o.StartFlow: _flow,
-    o.RetryFlow: _flow,
-    o.StopFlow: _flow,
+    o.EmitEvent: lambda state, order: map(str, islice(state.listeners.get(order.event, ()), MAX_NAMING)),
+    o.StartFlow: lambda state, order: (),  # those that hang together, which are found in steps
+    o.RetryFlow: _flow_run,
+    o.StopFlow: _flow_run,
     o.UndoChanges: _undone,
 }

@@ -6,7 +6,7 @@ never touch; refuse before any fact exists.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Container, Generator, Iterable, Mapping
+from collections.abc import Container, Generator, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from itertools import chain, islice
@@ -37,7 +37,14 @@ from ..tasks.task import (
 from . import facts as f
 from . import orders as o
 from .changelog import ids_of_others, without_done
-from .dependencies import check_circles, find_circle, refuse_circle, settle_after
+from .dependencies import (
+    check_circles,
+    check_leaving,
+    find_circle,
+    refuse_circle,
+    settle_after,
+    those_who_wait,
+)
 from .fires import NO_WORKER, come, ended_waiting, pass_range, start_now, targets_of
 from .notices import notes
 from .placement import send_at_once
@@ -116,7 +123,7 @@ def _to_replace(state: State, order: o.AddTask) -> Task | None:
 def _check_waiting(state: State, spec: TaskSpec, name: str) -> None:
     """Refuses that a task which others wait for becomes one that runs once."""
     if spec.schedule.kind == "at" and (waiting := state.dependents.get(name)):
-        raise Refusal("busy", f"{_names(state, waiting)} for it, and what runs once is gone then")
+        raise Refusal("busy", f"{those_who_wait(state, waiting)} for it, and what runs once is gone then")
 
 
 def _new_id(state: State, wanted: int | None, name: str) -> int:
@@ -250,11 +257,6 @@ def replaced(task: Task, new: Mapping[str, str]) -> f.Fact:
     return f.TaskChanged(task.id, task.rev + 1, definition, task.due_at)
 
 
-def _names(state: State, tasks: Collection[int]) -> str:
-    first, more = state.tasks[min(tasks)].name, len(tasks) - 1  # the oldest: to compare names takes longer
-    return f'"{first}" and {more} more wait' if more else f'"{first}" waits'
-
-
 def _changed(state: State, task: Task, spec: TaskSpec, now: datetime) -> Decision:
     due_at, first = task.due_at, Decision()
     # Otherwise not looked at again: the only moment of an @at that runs now is over.
@@ -277,10 +279,10 @@ def _decided_first(state: State, task: Task, now: datetime) -> Decision:
     assert due_at is not None
     following = moments.next_after(due_at, task.anchor_at)
     is_one = (following is None or following > now) and moments.times_at(due_at, task.anchor_at) == 1
-    return come(state, task, now) if is_one else Decision(_overdue(state, task, now))
+    return come(state, task, now) if is_one else Decision(overdue(state, task, now))
 
 
-def _overdue(state: State, task: Task, now: datetime) -> list[f.Fact]:
+def overdue(state: State, task: Task, now: datetime) -> list[f.Fact]:
     """Moments that have come and were not decided yet end here: the task will not have them any more."""
     if task.due_at is None or not _is_overdue(task, now):
         return []
@@ -308,24 +310,17 @@ def _template(state: State, order: o.SetTemplate, now: datetime, limits: Limits)
 
 
 def _remove(state: State, order: o.RemoveTask, now: datetime, limits: Limits) -> Decision:
-    assert isinstance(order.ref, str)
-    task = _find_seen(state, order.ref, order.rev)
-    check_leaving(state, task, order.force, {task.id}, lambda name: name == task.name)
+    task: Task = order.plan or finish(plan_remove(state, order))
     reply = Reply(f"{task.id} removed", {"id": task.id, "removed": True})
     return Decision(removed(state, [task], {task.id}, now), reply)
 
 
-def check_leaving(
-    state: State, task: Task, force: bool, leaving: Container[int], is_leaving: Callable[[str], bool]
-) -> None:
-    """Refuses that a task leaves for which others wait that stay, or that nothing else would start."""
-    waiting = [each for each in state.dependents.get(task.name, ()) if each not in leaving]
-    if waiting and not force:
-        raise Refusal("busy", f"{_names(state, waiting)} for it (after=); force=yes has them wait no longer")
-    for task_id in waiting:
-        spec = state.tasks[task_id].spec
-        if spec.schedule.kind == "after" and all(map(is_leaving, spec.options.after)):
-            raise Refusal("busy", f'nothing else would ever start "{spec.name}" (@after); remove it first')
+def plan_remove(state: State, order: o.RemoveTask) -> Generator[None, None, Task]:
+    """The task that leaves, in small steps; or Refusal."""
+    assert isinstance(order.ref, str)
+    task = _find_seen(state, order.ref, order.rev)
+    yield from check_leaving(state, task, order.force, {task.id})
+    return task
 
 
 def removed(state: State, tasks: Iterable[Task], leaving: Container[int], now: datetime) -> list[f.Fact]:
@@ -390,7 +385,7 @@ def plan_load(
 def leave_task(state: State, task: Task, why: str, now: datetime) -> list[f.Fact]:
     """A task goes that is not in the file, or whose time CLEAR has ended."""
     cancelled = cancel_queued(state, task, reason(why))
-    return [*_overdue(state, task, now), *cancelled, f.TaskRemoved(task.id, why)]
+    return [*overdue(state, task, now), *cancelled, f.TaskRemoved(task.id, why)]
 
 
 def define_task(state: State, task_id: int, spec: TaskSpec, now: datetime) -> list[f.Fact]:
@@ -442,7 +437,7 @@ def reload(state: State, task: Task, spec: TaskSpec, now: datetime) -> list[f.Fa
         return []
     due_at, facts = task.due_at, list[f.Fact]()
     if not _is_same(spec, task.spec):
-        facts = _overdue(state, task, now)
+        facts = overdue(state, task, now)
         due_at = _due_anew(task, spec, undecided_from(state, now))
     return [*facts, f.TaskChanged(task.id, task.rev + 1, spec, due_at)]
 

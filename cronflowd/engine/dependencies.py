@@ -10,7 +10,7 @@ fire is skipped, and is itself such an end for those who wait for it.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Container, Generator, Iterable
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -151,6 +151,31 @@ def settle_after(spec: TaskSpec, find: Callable[[str], TaskSpec | None]) -> Task
     if tuple(names) == spec.options.after:
         return spec
     return evolve(spec, options=evolve(spec.options, after=tuple(dict.fromkeys(names))))
+
+
+def those_who_wait(state: State, tasks: Collection[int]) -> str:
+    """For a refusal."""
+    first, more = state.tasks[min(tasks)].name, len(tasks) - 1  # the oldest: to compare names takes longer
+    return f'"{first}" and {more} more wait' if more else f'"{first}" waits'
+
+
+def check_leaving(
+    state: State, task: Task, force: bool, leaving: Container[int | None]
+) -> Generator[None, None, None]:
+    """Refuses that a task leaves for which others wait that stay, or that nothing else would start."""
+    waiting: list[int] = []
+    for task_id in list(state.dependents.get(task.name, ())):  # a copy: one of them may end, and leave
+        yield
+        if (other := state.tasks.get(task_id)) is None or task_id in leaving:
+            continue
+        waiting.append(task_id)
+        names = other.spec.options.after if force and other.spec.schedule.kind == "after" else ()
+        if names and all(state.names.get(name) in leaving for name in names):
+            raise Refusal("busy", f'nothing else would ever start "{other.name}" (@after); remove it first')
+    if waiting and not force:
+        raise Refusal(
+            "busy", f"{those_who_wait(state, waiting)} for it (after=); force=yes has them wait no longer"
+        )
 
 
 def check_circles(names: Iterable[str], after: Callable[[str], Iterable[str]]) -> Generator[None, None, None]:

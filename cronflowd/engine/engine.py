@@ -124,6 +124,11 @@ _RULES: Rules = {
 }
 
 
+def verb_of(order: Any) -> str:
+    """What a client says for it."""
+    return _RULES[type(order)].verb
+
+
 class Engine:
     """Decides. Its only state is `State`, which it reads, and how far it has got with large changes."""
 

@@ -27,7 +27,7 @@ from . import orders as o
 from .alarms import MAX_STALE
 from .dependencies import flow_behind, standing, to_replace
 from .notices import MAX_UNDER_WAY, tell
-from .placement import MAX_PLACED_CHARS, all_targets, send_at_once
+from .placement import MAX_PLACED_CHARS, Room, all_targets, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .state import State
 from .tables import ENDED_AT_ONCE, MIN_GRACE_S, counts, of_one_fire, wait_ends
@@ -65,11 +65,11 @@ def fires_alone(state: State, task: Task) -> bool:
 
 def _fire_tasks(state: State, order: o.FireTasks, now: datetime, limits: Limits) -> Decision:
     decision, first_run, size = Decision(), state.next_run, 0
-    left = {worker.name: worker.free for worker in state.lanes.free.values()}
+    room = Room(state.lanes)
     for task_id in order.tasks:
         task = state.tasks[task_id]
         fired = come(state, task, now, first_run)
-        send_at_once(state, task, fired, now, left)
+        send_at_once(state, task, fired, now, room)
         if task.spec.name in state.dependents:
             _begin_flow(state, task, fired.facts, None, now)
         decision.facts += fired.facts

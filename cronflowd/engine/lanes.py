@@ -13,7 +13,7 @@ All of it is derived from the tables of runs and workers, and may be pruned at a
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from functools import partial
 from heapq import heapify, heappop, heappush, heapreplace
@@ -70,8 +70,14 @@ class Lanes:
             self._offer_first(lane, place)
 
     def _offer_first(self, lane: Lane, place: Place) -> None:
-        if any(accepts(worker, lane[1], lane[0]) for worker in self.free.values()):
+        if any(accepts(worker, lane[1], lane[0]) for worker in self.free_for(lane[0])):
             self._make_ready(lane, place)
+
+    def free_for(self, on: str) -> Iterable[Worker]:
+        """The free workers among which are those that on= asks for: one at most, where it is a name."""
+        if on == "any" or on.startswith("label:"):
+            return self.free.values()
+        return (self.free[on],) if on in self.free else ()
 
     def _trim(self, heap: list[tuple[datetime, int, int]]) -> bool:
         """Takes away some that count no more, where that costs nothing; whether there were any."""

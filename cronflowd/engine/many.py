@@ -22,7 +22,6 @@ from . import orders as o
 from .accounts import check_reach
 from .definitions import (
     DEFINE,
-    check_leaving,
     check_one_resumes,
     check_until,
     finish,
@@ -30,6 +29,7 @@ from .definitions import (
     removed,
     set_spec,
 )
+from .dependencies import check_leaving
 from .flows import members_of
 from .rules import Decision, Limits, Rule, Rules
 from .runs import RUNS, ask, check_room
@@ -80,10 +80,10 @@ def plan_many(state: State, order: Any, now: datetime) -> Generator[None, None, 
         yield
         with naming(task.name):
             if pattern.owners:
-                check_reach(state, order, task, str(pattern.owners[0]), found)
+                yield from check_reach(state, order, task, str(pattern.owners[0]), found)
             spec = set_spec(state, task, order.words, now) if kind == "set" else None
             if kind == "remove":
-                check_leaving(state, task, order.force, found, lambda name: state.names.get(name) in found)
+                yield from check_leaving(state, task, order.force, found)
         if (kind != "resume" or task.is_paused(now)) and not (spec and spec.record == task.spec.record):
             plan.append((task.id, spec))
     yield from found.let_all_go()

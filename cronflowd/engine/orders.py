@@ -126,6 +126,7 @@ class RemoveTask(Order):
     ref: Ref
     force: bool = False  # also if others wait for it: they do so no longer
     rev: int | None = None  # refused where the task's is another by now
+    plan: Any = None  # the task, if it was worked out before that it may leave
 
 
 class ClearTasks(Order):

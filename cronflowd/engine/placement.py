@@ -8,8 +8,9 @@ wins, then the first by name, so the same state always gives the same answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
+from heapq import heapify, heappop, heapreplace
 from typing import Any
 
 from ..base.text import format_option, format_time, format_written
@@ -18,7 +19,7 @@ from ..tasks.reasons import reason
 from ..tasks.task import Run, Task, TaskSpec, Worker, tell_work
 from . import facts as f
 from .dependencies import standing
-from .lanes import accepts
+from .lanes import Lane, Lanes, accepts
 from .rules import Decision
 from .secrets import Unready, filled
 from .state import State
@@ -29,49 +30,64 @@ _told: list[tuple[datetime | None, str]] = [(None, "")]  # the last moment that 
 MAX_FILLED_BYTES = 128 * 1024  # of options with secrets: the order is no longer than workers are told
 
 
+class Room:
+    """The slots of the workers that are free, as the runs of one decision take them one after the other.
+
+    Whoever may take a run of one work and on= is looked for once: of 1,000 workers, one by one for
+    each run, that would be most of what a run costs.
+    """
+
+    def __init__(self, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._taken: dict[str, int] = {}  # by worker
+        # By work and on=, a heap: those that may take such a run, who would take the next one first.
+        self._orders: dict[Lane, list[tuple[int, str]]] = {}
+
+    def take(self, work: str, on: str) -> Worker | None:
+        """Who takes a run of this work and on=, if anybody does."""
+        if (order := self._orders.get((on, work))) is None:
+            order = self._orders[on, work] = [
+                (-self._left(worker), worker.name)
+                for worker in self._lanes.free_for(on)
+                if (on == "any" and work in worker.can) or accepts(worker, work, on)
+            ]
+            heapify(order)
+        while order:
+            slots, name = order[0]
+            worker = self._lanes.free[name]
+            if (left := self._left(worker)) and left == -slots:
+                self._taken[name] = self._taken.get(name, 0) + 1
+                return worker
+            heapreplace(order, (-left, name)) if left else heappop(order)
+        return None
+
+    def _left(self, worker: Worker) -> int:
+        return worker.free - self._taken.get(worker.name, 0)
+
+
 def choose(state: State, most: int = PLACED_TOGETHER) -> list[tuple[int, str]]:
     """The next runs to send and where to, as they would be chosen one after the other."""
     lanes = state.lanes
     lanes.take_back()
     places: list[tuple[int, str]] = []
-    left = {worker.name: worker.free for worker in lanes.free.values()}
+    room = Room(lanes)
     while len(places) < most and (found := lanes.next_ready()):
         run, (on, work) = found
-        if worker := best_worker(work, on, lanes.free.values(), left):
+        if worker := room.take(work, on):
             places.append((run.id, worker.name))
-            left[worker.name] -= 1
             lanes.leaving.add(run.id)
         else:
             lanes.put_off((on, work))
     return places
 
 
-def best_worker(
-    work: str, on: str, free: Iterable[Worker], left: Mapping[str, int] | None = None
-) -> Worker | None:
-    """Among workers with a free slot, the one for a run of this work and on=; `left` says how many slots."""
-    best: Worker | None = None
-    for worker in free:
-        if (on != "any" or work not in worker.can) and not accepts(worker, work, on):
-            continue
-        if left is not None and not left[worker.name]:
-            continue
-        if best is None or _rank(worker, left) < _rank(best, left):
-            best = worker
-    return best
-
-
-def _rank(worker: Worker, left: Mapping[str, int] | None) -> tuple[int, str]:
-    return -(worker.free if left is None else left[worker.name]), worker.name
-
-
 def send_at_once(
-    state: State, task: Task, decision: Decision, now: datetime, left: dict[str, int] | None = None
+    state: State, task: Task, decision: Decision, now: datetime, room: Room | None = None
 ) -> None:
     """A run that is being queued goes to a worker that is free; the fact that queues it says to whom.
 
-    Only where no other run waits that some free worker would take: nobody is passed. `left` says how
-    many slots each has where several are queued in one decision, and is kept.
+    Only where no other run waits that some free worker would take: nobody is passed. `room` is there
+    where several are queued in one decision.
     """
     queued: Any = decision.facts[-1] if decision.facts else None
     if state.lanes.ready or queued.__class__ is not f.RunQueued:
@@ -82,10 +98,8 @@ def send_at_once(
     spec = task.spec
     if spec.options.wants:
         return  # whether they can be had is looked at when it is placed
-    if worker := best_worker(spec.work, spec.options.on, state.lanes.free.values(), left):
+    if worker := (room or Room(state.lanes)).take(spec.work, spec.options.on):
         queued.worker = worker.name
-        if left is not None:
-            left[worker.name] -= 1
         line = _order(state, queued.run, 1, task.id, spec, queued, task)
         decision.messages.append((worker.name, line))
 

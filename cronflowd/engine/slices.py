@@ -236,8 +236,9 @@ def _bulk_slice(state: State, order: o.BulkSlice, now: datetime, limits: Limits)
         elif order.kind == "named":
             facts += _named_anew(state, bulk, task_id)
         elif order.kind == "define":
-            spec = read_record(orjson.loads(bulk.entries[task_id]), state.default_tz)
-            facts += define_task(state, task_id, spec, now)
+            if line := bulk.entries[task_id]:
+                spec = read_record(orjson.loads(line), state.default_tz)
+                facts += define_task(state, task_id, spec, now)
         elif task := state.tasks.get(task_id):
             facts += leave_task(state, task, order.kind, now)
     for fact in facts:

@@ -82,7 +82,7 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
         task.fired = 0
     decided = task.decided if fact.due_at == task.due_at else 0
     same = (task.spec.schedule.text, task.spec.schedule.tz) == (old.schedule.text, old.schedule.tz)
-    waits = same and state.unfinished.again is not None and state.unfinished.again.waits(task)
+    waits = [again for again in state.unfinished.each_again() if same and again.waits(task)]
     state.flows.judge(fact.id)
     if task.heard:
         for name, task_id in state.unfinished.former.items():
@@ -98,8 +98,8 @@ def _task_changed(state: Tables, fact: f.TaskChanged, at: datetime, seq: int) ->
     state.put(task)
     state.end_jump(fact.due_at)
     state.set_due(task, fact.due_at, decided)
-    if waits and state.unfinished.again:
-        state.unfinished.again.done.pop(task.id, None)
+    for again in waits:
+        again.done.pop(task.id, None)
 
 
 def _bulk_ended(state: Tables, fact: f.BulkEnded, at: datetime, seq: int) -> None:
@@ -113,6 +113,8 @@ def _task_removed(state: Tables, fact: f.TaskRemoved, at: datetime, seq: int) ->
     state.unfinished.note_before(fact.id, None if task.is_notice else task.as_saved)
     for name in [name for name, task_id in state.unfinished.former.items() if task_id == fact.id]:
         state.go_by_one(name)
+    if fact.why == "done":
+        state.unfinished.note_done(task)
     del state.tasks[fact.id]
     state.take_out(task)
     while state.answer_event(fact.id):

@@ -19,12 +19,11 @@ from ..base.errors import Refusal
 from ..base.replies import Reply, Row
 from ..base.text import shorten
 from ..base.walks import Numbered, Parted
-from ..tasks.reasons import reason
 from ..tasks.task import Task, TaskSpec, read_today
 from . import facts as f
 from . import orders as o
 from .changelog import ALL, Change, Step, Was, standing, whole
-from .definitions import AT_ONCE, are_long, cancel_queued, finish, reload
+from .definitions import AT_ONCE, are_long, finish, leave_task, overdue, reload
 from .rules import MAX_WHAT, Decision, Limits, Rule, Rules
 from .state import State
 
@@ -38,6 +37,7 @@ class Then:
     was: Was
     spec: TaskSpec
     rev: int
+    is_here: bool  # it was when this was found out; if it is gone by then, it has left by itself
 
 
 class Past:
@@ -157,9 +157,10 @@ def _then(state: State, plan: Undoing, now: datetime) -> Generator[None, None, N
         if _is_over(spec, task, now):
             over = f'"{spec.name}" stays as it is: its moment, {spec.schedule.text}, is over'
             plan.over.append((None, over))
-            then[task_id] = Then(whole(task), task.spec, task.rev) if task else None
+            then[task_id] = Then(whole(task), task.spec, task.rev, True) if task else None
             continue
-        then[task_id] = Then(was, spec, max(past.revs[task_id], task.rev if task else 0) + 1)
+        is_here = task is not None and task.anchor_at == was.anchor_at
+        then[task_id] = Then(was, spec, max(past.revs[task_id], task.rev if task else 0) + 1, is_here)
 
 
 def _check_room(state: State, then: Numbered[Then | None], limits: Limits) -> Generator[None, None, None]:
@@ -193,7 +194,7 @@ def has_part(state: State, plan: Undoing, part: str, task_id: int) -> bool:
     if part == "leaves":
         return task is not None and not is_same
     if each is None or task is None or not is_same:
-        return each is not None and part == "others"
+        return each is not None and part == "others" and not (task is None and each.is_here)
     if part == "pauses":
         return bool(_pause_of(task, each.was))
     return each.spec is not task.spec and (part == "renamed") == (task.name != each.spec.name)
@@ -207,8 +208,9 @@ def take_part(state: State, plan: Undoing, part: str, task_id: int, now: datetim
     task, each = state.tasks.get(task_id), plan.then[task_id]
     if part == "leaves":
         assert task
-        cancelled = [] if each else cancel_queued(state, task, reason("undone"))
-        return [*cancelled, f.TaskRemoved(task_id, "undone")]
+        if each:  # which has the same id, and the runs
+            return [*overdue(state, task, now), f.TaskRemoved(task_id, "undone")]
+        return leave_task(state, task, "undone", now)
     assert each
     spec = read_today(each.spec, state.default_tz)
     if task is None or task.anchor_at != each.was.anchor_at:
@@ -272,7 +274,9 @@ def _check_dependencies(state: State, then: Numbered[Then | None]) -> Generator[
         yield
         if each:
             specs[each.spec.name] = each.spec
-        if (task := state.tasks.get(task_id)) and task.name in state.dependents:
+        task = state.tasks.get(task_id)
+        is_as_good = each and task and each.spec.name == task.name and each.spec.schedule.kind != "at"
+        if task and task.name in state.dependents and not is_as_good:
             for other in list(state.dependents[task.name]):  # a copy: one of them may end, and leave
                 yield
                 if other not in then:

@@ -12,6 +12,7 @@ from datetime import datetime
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import orjson
 from attrs import Factory, define
 
 from ..base.walks import Numbered
@@ -156,6 +157,13 @@ class Unfinished:
         self.bulk = None
         self._changes.is_held = False
         self._changes.trim()
+
+    def note_done(self, task: Task) -> None:
+        """A task that runs once has left: a file that tells of the same moment does not bring it back."""
+        bulk = self.bulk
+        line = bulk.entries.get(task.id) if bulk and bulk.is_decided and bulk.kind == "load" else None
+        if bulk and line and orjson.loads(line)["schedule"] == task.spec.schedule.text:
+            bulk.entries[task.id] = ""
 
     def bulk_carried(self, fact: f.BulkCarried) -> None:
         self.bulk = Bulk(

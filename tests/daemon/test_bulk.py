@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import trio.testing
 from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
 from cronflowd.base.replies import Reply
+from cronflowd.base.walks import Steps
 from cronflowd.daemon import answers, bulk, files
 from cronflowd.daemon.bulk import LargeChanges
 from cronflowd.daemon.core import PASSES_FOR_OTHERS, SLICES_AHEAD, Core
@@ -31,7 +32,7 @@ from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
 from tests.lib.memory_journal import MemoryJournal
 from tests.lib.sinks import SmallSink
-from tests.lib.waiting import PATIENCE_S
+from tests.lib.waiting import PATIENCE_S, until
 
 MANY = 1000
 
@@ -124,6 +125,76 @@ async def test_a_file_holds_the_tasks_as_they_were_when_it_was_begun(
     assert core.state.unfinished.before is None
 
 
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_file_holds_no_half_of_a_change_of_very_many(tmp_path: Path, leaves: bool) -> None:
+    """SAVE amid a CLEAR wrote those that were still to leave, also amid a LOAD whose client had gone."""
+    house = House(tmp_path)
+    for number in range(3 * AT_ONCE):
+        await house.ask(house.session(), f"ADD name=t{number} @daily x")
+    clear = house.answers.handle("CLEAR", house.session(), house.clock.now())
+    assert not isinstance(clear, Reply)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep, clear, [])
+        await trio.testing.wait_all_tasks_blocked()
+        assert house.core.take_slice()
+        if leaves:
+            nursery.cancel_scope.cancel()
+        else:
+            assert await house.says(house.session(), "SAVE x.db") == "OK 0 saved"
+    assert await house.says(house.session(), "SAVE x.db") == "OK 0 saved"
+    assert (tmp_path / "x.db").read_bytes() == b""
+
+
+async def test_a_load_that_waits_for_room_does_not_keep_compaction_from_making_some(tmp_path: Path) -> None:
+    """It had its turn until all was so, and the files that a checkpoint had replaced stayed: both waited."""
+    house, told = House(tmp_path), list[str]()
+    (tmp_path / "x.db").write_text('{"schedule": "@daily", "command": "x"}\n' * 2 * AT_ONCE)
+    load = house.answers.handle("LOAD x.db", house.session(), house.clock.now())
+    assert not isinstance(load, Reply)
+
+    def is_decided() -> bool:
+        house.journal.flush()
+        return house.answers.files.large.decided() is not None
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep, load, told)
+        await until(is_decided)
+        house.journal.full = True
+        house.core.take_slice()
+        await trio.testing.wait_all_tasks_blocked()
+        assert not house.answers.files.turn.locked()
+        assert (told, house.answers.files.large.decided() is None) == ([], False)
+        house.journal.full = False
+        nursery.start_soon(house._keep_beating)
+        await until(lambda: told)
+        nursery.cancel_scope.cancel()
+    assert told == [f"{2 * AT_ONCE} loaded"]
+
+
+async def keep(answer: Awaitable[Reply], answers: list[str]) -> None:
+    answers.append((await answer).text)
+
+
+async def test_whoever_waits_for_a_large_change_waits_for_no_later_one(tmp_path: Path) -> None:
+    """The next one had begun by then: he waited for it too, for ever where it came to nothing."""
+    house, told = House(tmp_path), list[str]()
+    for number in range(2 * AT_ONCE):
+        await house.ask(house.session(), f"ADD name=t{number} @daily x")
+    clear = house.answers.handle("CLEAR", house.session(), house.clock.now())
+    assert not isinstance(clear, Reply)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(keep, clear, told)
+        await trio.testing.wait_all_tasks_blocked()
+        while house.state.unfinished.bulk:
+            house.journal.flush()
+            house.core.take_slice()
+        house.core.submit(o.StageTasks([], house.state.next_task))  # another one, which is not decided
+        await trio.testing.wait_all_tasks_blocked()
+        assert told == [f"{2 * AT_ONCE} removed"]
+        nursery.cancel_scope.cancel()
+    house.core.submit(o.DropStaged())
+
+
 @pytest.mark.parametrize("later", [b"", b"\n\n\n", None])
 async def test_a_file_that_changes_while_it_is_loaded_is_named_and_no_line_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: bytes | None
@@ -161,7 +232,7 @@ async def test_no_decision_is_long_where_few_tasks_say_much(monkeypatch: pytest.
     large = {"schedule": "@daily", "command": "x" * 60_000}
     records = [parse_record(large, "UTC") for _ in range(AT_ONCE)]
     assert are_long(spec for _, spec in records)
-    await changes.load(o.LoadTasks(records, None, "x.db"), None)
+    await changes.done(await changes.load(o.LoadTasks(records, None, "x.db"), None), None)
     setting = commands.parse("SET name=* timeout=5m", commands.Context(START, "UTC"))
     for order in (setting, o.UndoChanges(1)):
         assert changes.is_large(order)
@@ -177,7 +248,8 @@ async def test_very_many_tasks_of_a_file_are_paused_as_it_says(monkeypatch: pyte
     monkeypatch.setattr(journal, "flush", journal.arrive)
     record = {"schedule": "@daily", "command": "true", "paused": "yes", "paused-why": "tea"}
     records = [parse_record(record, "UTC") for _ in range(MANY)]
-    await bulk.LargeChanges(core).load(o.LoadTasks(records, None, "x.db"), None)
+    changes = bulk.LargeChanges(core)
+    await changes.done(await changes.load(o.LoadTasks(records, None, "x.db"), None), None)
     assert {(task.paused, task.paused_why) for task in core.state.tasks.values()} == {(True, "tea")}
     assert {task.spec.pause for task in core.state.tasks.values()} == {None}
     assert len(core.state.paused) == MANY
@@ -272,9 +344,43 @@ async def test_a_run_of_a_flow_is_worked_out_in_turns_where_there_are_very_many_
     assert (await answer).text == "1 tasks=2"
 
 
+@pytest.mark.parametrize("line", ["UNDO", "FLOW t0 RUN", "FLOW t0 PAUSE", "REMOVE t0 force=yes"])
+async def test_whose_very_many_tasks_are_is_found_out_in_turns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """A user had 100,000 tasks that hang together: FLOW looked whose they are in one go, of two seconds."""
+    house, steps = House(tmp_path), 0
+    ann = house.session("ann", "user")
+    await house.ask(house.session(), "USER ADD ann role=user")
+    for number in range(AT_ONCE + 2):
+        await house.ask(ann, f"ADD name=t{number} {'after=t0' * bool(number)} @daily x")
+    if line == "UNDO":
+        house.clock.move(START + timedelta(seconds=1))
+        await house.ask(ann, "SET name=* timeout=5m")
+    own = house.core.admission.owned
+
+    def counting(*about: Any) -> Any:
+        nonlocal steps
+        found = Steps(own(*about))
+        for _ in found:
+            steps += 1
+            yield
+        return found.value
+
+    monkeypatch.setattr(house.core.admission, "owned", counting)
+    answer = house.answers.handle(line, ann, house.clock.now())
+    assert not isinstance(answer, Reply)
+    assert steps == 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house._keep_beating)
+        await answer
+        nursery.cancel_scope.cancel()
+    assert steps > AT_ONCE
+
+
 @pytest.mark.parametrize("line", ["SET a name=b", "REMOVE a force=yes"])
 async def test_who_changes_what_very_many_wait_for_is_answered_when_all_is_so(
-    tmp_path: Path, line: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
     """OK means that it is so: the next line may rely on what those that wait say."""
     house = House(tmp_path)
@@ -287,8 +393,15 @@ async def test_who_changes_what_very_many_wait_for_is_answered_when_all_is_so(
     for number in range(AT_ONCE + 1):
         await house.ask(house.session(), f"ADD name=t{number} after=a @daily x")
     if line == "REMOVE a force=yes":
+        orders, submit = [], house.core.submit
+        monkeypatch.setattr(
+            house.core, "submit", lambda *about, **more: orders.append(about[0]) or submit(*about, **more)
+        )
         assert await house.says(house.session(), line) == "OK 1 removed"
         assert waits() == {()}
+        assert [order.plan.id for order in orders if isinstance(order, o.RemoveTask)] == [
+            1
+        ]  # worked out in turns
     else:
         assert await house.says(house.session(), line) == "OK 1 rev=2"
         assert waits() == {("b",)}
@@ -330,6 +443,28 @@ async def test_what_is_under_way_at_a_start_waits_for_no_moments(monkeypatch: py
     with trio.fail_after(PATIENCE_S):
         await LargeChanges(core).finish_alone()
     assert not core.state.tasks
+
+
+async def test_a_start_without_room_serves_before_what_is_under_way_is_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Killed amid LOAD, and the disk is full: no job ran until there was room, and the daemon only span."""
+    core, journal = make_core()
+    monkeypatch.setattr(journal, "flush", journal.arrive)
+    core.submit(o.StageTasks([], core.state.next_task))
+    core.submit(o.StageTasks([(number, None) for number in range(1, MANY + 1)], None))
+    core.submit(o.PauseTasks(o.Pattern("", "n*", staged=MANY), None, ""))
+    journal.full = True
+    with trio.fail_after(PATIENCE_S):
+        await LargeChanges(core).finish_alone()
+    assert (len(core.state.paused), core.state.unfinished.bulk is None) == (0, False)
+    core.clock.move(START + timedelta(hours=14))
+    core.beat()
+    assert core.state.runs
+    journal.full = False
+    with trio.fail_after(PATIENCE_S):
+        await LargeChanges(core).finish_alone()
+    assert (len(core.state.paused), core.state.unfinished.bulk) == (MANY, None)
 
 
 # --- EMIT, faster than tasks fire -----------------------------------------------------------------

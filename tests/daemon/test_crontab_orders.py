@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cronflowd.ask import commands
 from cronflowd.base.errors import Refusal
+from cronflowd.base.replies import Reply
+from cronflowd.base.walks import Steps
 from cronflowd.daemon import crontab_orders
 from cronflowd.daemon.core import Core
 from cronflowd.daemon.crontab_orders import Import
 from cronflowd.engine import orders as o
+from cronflowd.engine.definitions import finish
 from cronflowd.engine.rules import Limits
 from cronflowd.engine.state import State
+from tests.lib.access_driver import House
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
 from tests.lib.memory_journal import MemoryJournal
@@ -49,7 +54,7 @@ def core() -> Core:
 def tell(core: Core, crontab: Import, line: str) -> str:
     """What is said to a line; of what is done, its text."""
     question: Any = commands.parse(f"IMPORT {line}", commands.Context(core.now(), "UTC"))
-    return crontab.take(core, question).text
+    return finish(crontab.take(core, question)).text
 
 
 def asked(core: Core) -> int:
@@ -82,6 +87,30 @@ def test_the_first_line_of_another_connection_passes_each_name_once(core: Core) 
         with pytest.raises(Refusal, match="it is here already, as"):
             tell(core, second, f"@daily backup {number}")
     assert asked(core) - before <= A_LINE * 2 * LINES
+
+
+async def test_others_have_their_turn_while_the_first_line_of_a_connection_passes_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 100,000 tasks of one program the first line of each connection kept everybody for 0.3 s."""
+    monkeypatch.setattr(crontab_orders, "PASSED_TOGETHER", 50)
+    house, first = House(tmp_path), Import()
+    house.state.names = CountedNames()
+    for number in range(LINES):
+        tell(house.core, first, f"@daily backup {number}")
+    most, moving = 0, Import()
+    question: Any = commands.parse("IMPORT @daily backup x", commands.Context(START, "UTC"))
+    steps = Steps(moving.take(house.core, question))
+    before = asked(house.core)
+    for _ in steps:
+        most, before = max(most, asked(house.core) - before), asked(house.core)
+    assert steps.value.values["jobName"] == f"backup-{LINES + 1}"
+    assert 0 < most <= A_LINE * 50
+    session = house.session()
+    answer = house.answers.handle("IMPORT @daily backup y", session, START)
+    assert not isinstance(answer, Reply)  # but a coroutine, which gives way
+    assert (await answer).values["jobName"] == f"backup-{LINES + 2}"
+    assert isinstance(house.answers.handle("IMPORT @daily backup z", session, START), Reply)
 
 
 def test_a_line_is_known_again_among_many_of_its_program(core: Core) -> None:

@@ -18,7 +18,7 @@ from cronflowd.engine.access import RANK, ROLES
 from cronflowd.engine.access_facts import Refused
 from cronflowd.engine.accounts import keep_to_own
 from cronflowd.engine.calendars import CalendarRead
-from cronflowd.engine.definitions import AT_ONCE
+from cronflowd.engine.definitions import AT_ONCE, finish
 from cronflowd.engine.facts import RunSent
 from cronflowd.engine.orders import ClearTasks
 from cronflowd.engine.state import State
@@ -338,7 +338,7 @@ def test_what_waits_for_ones_own_task_stays_as_its_owner_made_it(tmp_path: Path)
 def test_an_order_of_which_nothing_is_known_is_nobodys_own() -> None:
     """Whoever makes a new one, and forgets to say whose tasks it is about, opens nothing."""
     with pytest.raises(Refusal, match="denied"):
-        keep_to_own(State("UTC"), ClearTasks(), "ann")
+        finish(keep_to_own(State("UTC"), ClearTasks(), "ann"))
 
 
 @pytest.mark.parametrize(

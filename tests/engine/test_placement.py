@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from cronflowd.engine.lanes import HANDICAP, Lanes
 from cronflowd.engine.placement import accepts, choose
 from cronflowd.engine.state import State
 from cronflowd.tasks.task import Worker
+from tests.lib.calls import calls_of
 from tests.lib.engine_driver import Driver
 
 WORKERS = ["a", "b", "c"]
@@ -137,6 +139,41 @@ def test_a_step_looks_at_no_lane_that_nobody_can_serve(monkeypatch: Any) -> None
     driver.do(o.ReportEnded("a", driver.state.next_run - 1, 1, 0, {}))
     driver.pump()
     assert len(looked) < 20
+
+
+def test_a_run_on_a_named_worker_looks_at_no_other(monkeypatch: Any) -> None:
+    """One fire of on=all compared each of 5,000 free workers with each: nobody was served for two seconds."""
+    driver, asked = Driver(), Counter[str]()
+    for number in range(200):
+        driver.do(o.JoinWorker(f"w{number}", 2, {}, ("shell",), "here", ()))
+    driver.line("ADD name=a on=all 0 13 * * * x")
+    accepts = lanes.accepts
+
+    def counting(worker: Worker, work: str, on: str) -> bool:
+        asked[on] += on != "any"
+        return accepts(worker, work, on)
+
+    for module in ("lanes", "placement"):
+        monkeypatch.setattr(f"cronflowd.engine.{module}.accepts", counting)
+    driver.now += timedelta(hours=1)
+    assert len(driver.pump()) == 200
+    assert max(asked.values()) <= 2
+
+
+def test_who_takes_the_runs_of_one_decision_is_looked_for_once() -> None:
+    """Each fire compared all workers that were free: with a hundred of them it took nine times as long."""
+    calls = []
+    for workers in (20, 200):
+        driver = Driver()
+        for number in range(workers):
+            driver.do(o.JoinWorker(f"w{number}", 20, {}, ("shell",), "here", ()))
+        for number in range(400):
+            driver.line(f"ADD name=t{number} 0 13 * * * x")
+        driver.now += timedelta(hours=1)
+        sent: list[Any] = []
+        calls.append(calls_of(lambda driver=driver, sent=sent: sent.extend(driver.pump())))
+        assert len(sent) == 400
+    assert calls[1] - calls[0] < 400 * 180 / 4
 
 
 def test_the_first_of_very_many_that_are_due_is_sent_before_the_last_is_decided() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
+from msgspec import structs
 
 from cronflowd.base.errors import Refusal
 from cronflowd.base.text import format_time
@@ -24,6 +25,7 @@ from cronflowd.engine.dependencies import check_circles
 from cronflowd.engine.engine import Engine
 from cronflowd.engine.slices import SLICE
 from cronflowd.engine.state import State
+from cronflowd.engine.undo import plan_undo
 from cronflowd.tasks.reasons import in_words, reason
 from cronflowd.tasks.task import Run, TaskSpec, parse_record
 from tests.lib.engine_driver import Driver, snapshot
@@ -124,6 +126,26 @@ def test_a_moment_that_comes_before_its_slice_is_looked_at_first(driver: Driver)
     tasks = [task for order in fired for task in order.tasks]
     assert len(set(tasks)) == len(tasks)
     assert set(tasks) <= {order.task for order in orders if order not in fired}
+
+
+def test_a_task_that_is_changed_meanwhile_waits_for_each_time_that_its_moment_was_to_be_found_anew(
+    driver: Driver,
+) -> None:
+    """The clock was set back, then HUP: a task changed by SET before its slice lost what had come between."""
+    for number in (MANY - 1, MANY):
+        driver.line(f'SET n{number} schedule="*/5 * * * *"')
+    driver.now -= timedelta(hours=4)
+    driver.do(o.NoticeStep(-4 * 3600.0))
+    driver.now += timedelta(minutes=11)
+    driver.do(o.RescheduleTasks())
+    driver.line(f"SET n{MANY} prio=low")
+    again = driver.replay()
+    assert snapshot(again) == snapshot(driver.state)
+    driver.pump()
+    decided = Counter((row.task_id, row.due_at) for row in driver.state.recent)
+    decided += Counter((run.task_id, run.due_at) for run in driver.state.runs.values())
+    assert [number for (task, _), number in decided.items() if task == MANY] == [1, 1]
+    assert {at for task, at in decided if task == MANY} == {at for task, at in decided if task == MANY - 1}
 
 
 def test_a_moment_that_was_set_forward_over_stays_so_only_for_those_it_went_over(driver: Driver) -> None:
@@ -430,6 +452,57 @@ def test_a_slice_that_had_to_wait_finds_a_task_gone(driver: Driver) -> None:
     driver.state.apply(gone, driver.now, len(driver.journal))
     driver.do(slice_)
     driver.pump()
+
+
+@pytest.mark.parametrize("restarts", [None, "journal", "checkpoint"])
+@pytest.mark.parametrize("what", ["LOAD", "UNDO"])
+def test_a_one_off_that_ends_before_its_slice_does_not_come_back(what: str, restarts: str | None) -> None:
+    """The file told of it too, so it ran twice; and UNDO of a pause brought it back, never to leave again."""
+    driver = _made()
+    driver.do(o.JoinWorker("w", 9, {}, ("shell",), "here", ()))
+    driver.line("AT 2030-01-01T12:00:05Z name=once true")
+    once = driver.state.find("once")
+    assert once
+    if what == "LOAD":
+        stage(driver, [*FILE, orjson.dumps(once.spec.record).decode()])
+        driver.do(o.DecideLoad(len(FILE) + 1, None, "tasks.db"))
+    else:
+        for name in (f"n{number}" for number in range(1, MANY + 1)):
+            driver.line(f"PAUSE {name}")
+        driver.line("PAUSE once")
+        order = o.UndoChanges(MANY + 1)
+        plan = finish(plan_undo(driver.state, order.count, driver.now, driver.limits))
+        driver.do(structs.replace(order, plan=plan))
+        driver.engine.slices.undoing = plan
+    driver.now += timedelta(seconds=5)
+    while step := driver.engine.next_step(driver.now):
+        driver.do(step)
+    if driver.state.runs:  # it was not paused
+        driver.do(o.ReportEnded("w", max(driver.state.runs), 1, 0, {}))
+    assert (driver.state.find("once"), driver.state.unfinished.bulk is None) == (None, False)
+    if restarts:
+        driver.restart(driver.carried() if restarts == "checkpoint" else None)
+    driver.pump()
+    assert (driver.state.find("once"), driver.state.unfinished.bulk) == (None, None)
+    assert len([row for row in driver.state.recent if row.name == "once"]) <= 1
+    assert snapshot(driver.state) == snapshot(driver.replay())
+
+
+def test_a_one_off_that_a_file_moves_is_due_then_though_it_ended_before_its_slice() -> None:
+    """What it says is another moment."""
+    driver = _made()
+    driver.line("AT 2030-01-01T12:00:05Z name=once true")
+    driver.line("PAUSE once")
+    stage(driver, [*FILE, '{"schedule": "@at 2030-01-01T13:00:00Z", "command": "true", "jobName": "once"}'])
+    driver.do(o.DecideLoad(len(FILE) + 1, None, "tasks.db"))
+    driver.now += timedelta(seconds=5)
+    while step := driver.engine.next_step(driver.now):
+        driver.do(step)
+    assert driver.state.find("once") is None
+    driver.pump()
+    once = driver.state.find("once")
+    assert once
+    assert once.due_at == driver.now.replace(hour=13, second=0)
 
 
 def test_undo_takes_no_more_slices_than_the_change_took(driver: Driver) -> None:

@@ -10,16 +10,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from cronflowd.base.errors import Refusal
-from cronflowd.base.walks import Numbered
+from cronflowd.base.walks import Numbered, Steps
 from cronflowd.engine import encoding
 from cronflowd.engine import facts as f
 from cronflowd.engine import orders as o
-from cronflowd.engine.definitions import AT_ONCE
+from cronflowd.engine.definitions import AT_ONCE, plan_remove
 from cronflowd.engine.hearing import TOLD_AT_ONCE, heard_by
 from cronflowd.engine.slices import SLICE
 from cronflowd.engine.state import State
+from tests.lib.calls import calls_of, counting
 from tests.lib.engine_driver import Driver, snapshot
 
 MANY = AT_ONCE + 60
@@ -320,3 +322,43 @@ def test_of_those_that_wait_the_oldest_is_named() -> None:
         driver.line(line)
     with pytest.raises(Refusal, match='"z" and 1 more wait for it'):
         driver.line("REMOVE a")
+
+
+# --- how much is looked at in one go ---------------------------------------------------------------
+
+
+def test_undo_looks_at_nobody_who_waits_for_what_stays() -> None:
+    """SET of a task that 200,000 wait for, and then UNDO: nobody was served for most of a second."""
+    calls = []
+    for count in (10, MANY):
+        driver = made(count)
+        driver.line("SET a prio=high")
+        calls.append(calls_of(lambda driver=driver: driver.engine.decide(o.UndoChanges(1), driver.now)))
+    assert calls[1] <= calls[0] + 10
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_whether_a_task_may_leave_is_found_out_in_small_steps(force: bool) -> None:
+    """REMOVE of a task that very many wait for looked at all of them in one go."""
+    driver, order = made(), o.RemoveTask("a", force)
+    largest = 0
+
+    def whole() -> Any:
+        nonlocal largest
+        plan = Steps(plan_remove(driver.state, order))
+        with counting() as calls:
+            before = calls[0]
+            for _ in plan:
+                largest, before = max(largest, calls[0] - before), calls[0]
+        return plan.value
+
+    if not force:
+        with pytest.raises(Refusal, match=f'"n0" and {MANY - 1} more wait for it'):
+            whole()
+    else:
+        planned = structs.replace(order, plan=whole())
+        assert calls_of(lambda: driver.engine.decide(planned, driver.now)) < 2 * MANY
+        assert len(driver.do(planned).facts) == 2
+        take_all(driver)
+        assert waits(driver) == {("c",): MANY}
+    assert largest < 20
