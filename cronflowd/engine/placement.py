@@ -39,30 +39,43 @@ class Room:
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
-        self._taken: dict[str, int] = {}  # by worker
+        self._left: dict[str, int] = {}  # slots, by worker
         # By work and on=, a heap: those that may take such a run, who would take the next one first.
         self._orders: dict[Lane, list[tuple[int, str]]] = {}
 
     def take(self, work: str, on: str) -> Worker | None:
         """Who takes a run of this work and on=, if anybody does."""
-        if (order := self._orders.get((on, work))) is None:
-            order = self._orders[on, work] = [
-                (-self._left(worker), worker.name)
-                for worker in self._lanes.free_for(on)
-                if (on == "any" and work in worker.can) or accepts(worker, work, on)
-            ]
-            heapify(order)
+        try:
+            order = self._orders[on, work]
+        except KeyError:
+            order = self._orders[on, work] = []
+            for worker in self._lanes.free.values() if on == "any" else self._lanes.free_for(on):
+                if (on != "any" or work not in worker.can) and not accepts(worker, work, on):
+                    continue
+                if left := self._left.setdefault(worker.name, worker.free):
+                    order.append((-left, worker.name))
+            if order[1:]:
+                heapify(order)
         while order:
             slots, name = order[0]
-            worker = self._lanes.free[name]
-            if (left := self._left(worker)) and left == -slots:
-                self._taken[name] = self._taken.get(name, 0) + 1
-                return worker
+            left = self._left[name]
+            if takes := left == -slots:  # else it has taken one of another work or on=
+                self._left[name] = left = left - 1
             heapreplace(order, (-left, name)) if left else heappop(order)
+            if takes:
+                return self._lanes.free[name]
         return None
 
-    def _left(self, worker: Worker) -> int:
-        return worker.free - self._taken.get(worker.name, 0)
+
+def best_worker(lanes: Lanes, work: str, on: str) -> Worker | None:
+    """The same for one run alone."""
+    best: Worker | None = None
+    for worker in lanes.free.values() if on == "any" else lanes.free_for(on):
+        if (on != "any" or work not in worker.can) and not accepts(worker, work, on):
+            continue
+        if best is None or (-worker.free, worker.name) < (-best.free, best.name):
+            best = worker
+    return best
 
 
 def choose(state: State, most: int = PLACED_TOGETHER) -> list[tuple[int, str]]:
@@ -98,7 +111,8 @@ def send_at_once(
     spec = task.spec
     if spec.options.wants:
         return  # whether they can be had is looked at when it is placed
-    if worker := (room or Room(state.lanes)).take(spec.work, spec.options.on):
+    work, on = spec.work, spec.options.on
+    if worker := room.take(work, on) if room else best_worker(state.lanes, work, on):
         queued.worker = worker.name
         line = _order(state, queued.run, 1, task.id, spec, queued, task)
         decision.messages.append((worker.name, line))
