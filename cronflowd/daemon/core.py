@@ -217,6 +217,10 @@ class Core:
             if order := order_in(line):
                 self.insist(UnsendRuns(worker, (order,)))
             return
+        if link.beside and (order := order_in(line)) and order in link.beside:
+            # It has an attempt of that name already, and would pass this one over: it takes the next one.
+            self.insist(UnsendRuns(worker, (order,)))
+            return
         if link.send(line):
             link.is_held_back = True  # until all of it has left
             self.hold_back(worker)
@@ -231,6 +235,8 @@ class Core:
         """What a worker goes on with that is its own no more takes its slots as well; the answer is that."""
         found = self.state.workers[worker]
         own = {(run.id, run.attempt) for run in self.state.held(found)}
+        # First those with the number of a run here, as of another daemon or after a restore: see `send`.
+        named = sorted(named, key=lambda each: each[0] not in self.state.runs)
         # What is told to end has ended in a moment.
         others = (each for each in named if each not in own and not unwanted(self.state, *each))
         found.beside = set(islice(others, min(found.slots, MAX_BESIDE)))

@@ -163,7 +163,7 @@ from .hearing import keeps_failing
 from .placement import MAX_PLACED_CHARS, order_line, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .secrets import Unready, hidden, hide_output, let_go
-from .state import State
+from .state import NOBODYS, State
 from .tables import wait_ends
 
 MAX_RERUNS = 10  # of a run with lost=rerun, beyond retry=
@@ -514,7 +514,17 @@ def _join(state: State, order: o.JoinWorker, now: datetime, limits: Limits) -> D
         for run, attempt in order.running
         if unwanted(state, run, attempt)
     ]
-    return Decision([joined, *_never_taken(state, order, now)], None, kills)
+    return Decision([joined, *_taken_since(state, order), *_never_taken(state, order, now)], None, kills)
+
+
+def _taken_since(state: State, order: o.JoinWorker) -> list[f.Fact]:
+    """What waits here as in the backup that this daemon was made of, and was sent to it after that."""
+    waiting = [(state.runs.get(run), run, attempt) for run, attempt in dict.fromkeys(order.running)]
+    return [
+        f.RunSent(run, attempt, order.name)
+        for found, run, attempt in waiting
+        if found and found.attempt == attempt and found.state == "queued" and found.instance == NOBODYS
+    ]
 
 
 def _never_taken(state: State, order: o.JoinWorker, now: datetime) -> list[f.Fact]:

@@ -230,3 +230,21 @@ def test_the_number_of_a_run_that_a_worker_still_holds_is_given_to_no_other() ->
     driver.do(join(running=((11, 1), (999_999_999_999_999, 1))))
     assert driver.state.next_run == 12, "and a worker that tells nonsense does not use them up"
     assert snapshot(driver.replay()) == snapshot(driver.state)
+
+
+def test_after_a_restore_what_waits_here_and_goes_on_at_a_worker_is_that_run() -> None:
+    """It was sent after the backup was made: taken back as sent, and begun nowhere else."""
+    driver = Driver()
+    driver.line("NOW job")
+    driver.line("NOW other")
+    driver.do(o.StartDaemon("1", "UTC", restored=True))
+    driver.do(join("b", connection=1))
+    driver.do(o.DrainWorker("b", True))
+    driver.do(join(running=((1, 1), (2, 2), (1, 1)), connection=2))
+    assert [(run.state, run.worker) for run in driver.state.runs.values()] == [
+        ("sent", "a"),
+        ("queued", None),
+    ]
+    driver.do(o.ReportEnded("a", 1, 1, 0, {}))
+    assert driver.state.totals == {"ok": 1}
+    assert snapshot(driver.replay()) == snapshot(driver.state)
