@@ -173,6 +173,28 @@ async def test_output_on_its_way_when_the_link_broke_is_sent_again(spool_dir: Pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("had", "again"),
+    [(" had=7:1:6", []), (" had=7:1:0", ["OUT 7 1 hello"]), ("", ["OUT 7 1 hello"])],
+    ids=["all", "nothing", "not known"],
+)
+async def test_what_ended_at_once_and_broke_off_tells_nothing_twice(
+    spool_dir: Path, had: str, again: list[str]
+) -> None:
+    """The daemon had read what it wrote, and not its end: the line stood in its LOG twice."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=echo :hello", "RUN 8 1 type=calculate :1 / 0")
+        await visitor.until_done(8)
+        daemon.answer += had
+        await visitor.close()
+        visitor = await daemon.worker()
+        await visitor.expect_all("DONE 7 1 0", "DONE 8 1 1")
+        assert [line for line in visitor.lines if line.startswith("OUT")] == again
+        kept = agent.reports["7 1"].splitlines()[-1]
+        assert (kept, len(agent.reports)) == ("DONE 7 1 0", 2)
+
+
 async def test_what_an_ok_has_confirmed_is_not_kept(spool_dir: Path, tmp_path: Path) -> None:
     """A job that writes for days must not fill the worker's memory."""
     async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
