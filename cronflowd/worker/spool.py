@@ -56,6 +56,8 @@ class Spool:
         self._is_broken = False  # a write failed; what the file holds is unknown
         self._again_s = 0.0  # steady; before that it is not tried again
         self._lock = lock_directory(directory)
+        place = os.fstat(self._lock.file)
+        self._place = f"{place.st_dev:x}-{place.st_ino:x}"
         self._path = directory / "reports"
         self._file = plain(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
@@ -67,8 +69,7 @@ class Spool:
     @property
     def mark(self) -> str:
         """What the processes of its jobs bear: another one in a copy, as of a backup that is tried out."""
-        place = os.fstat(self._lock.file)
-        return f"{self.instance}-{place.st_dev:x}-{place.st_ino:x}"
+        return f"{self.instance}-{self._place}"
 
     @property
     def is_refused(self) -> bool:

@@ -291,3 +291,17 @@ def test_a_removed_file_of_reports_is_written_again(spool: Spool) -> None:
     spool.accept("7 1")
     spool.flush({"6 1": "DONE 6 1 0\n"}, ["7 1"])
     assert content(spool) == "RUN 7 1\nDONE 6 1 0\n"
+
+
+def test_a_job_can_be_begun_whatever_the_disk_of_the_spool_says(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its processes bear was asked of the disk at each job; where that had failed, none was begun."""
+    mark = spool.mark
+
+    def refuse(_: int) -> os.stat_result:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fstat", refuse)
+        assert spool.mark == mark
