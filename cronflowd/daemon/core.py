@@ -239,7 +239,7 @@ class Core:
         named = sorted(named, key=lambda each: each[0] not in self.state.runs)
         # What is told to end has ended in a moment.
         others = (each for each in named if each not in own and not unwanted(self.state, *each))
-        found.beside = set(islice(others, min(found.slots, MAX_BESIDE)))
+        found.beside = set(islice(others, MAX_BESIDE))
         self.state.lanes.recount(found)
         return found.beside
 

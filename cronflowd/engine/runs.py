@@ -543,8 +543,8 @@ def _never_taken(state: State, order: o.JoinWorker, now: datetime) -> list[f.Fac
 def unwanted(state: State, run_id: int, attempt: int) -> bool:
     """Whether work that a worker still does must stop: cancelled, or done again elsewhere."""
     run = state.runs.get(run_id)
-    if run is not None:
-        return run.attempt != attempt or run.state == "stopping"
+    if run is not None:  # a later attempt than is known here is another daemon's, or of after a backup
+        return attempt < run.attempt or (attempt == run.attempt and run.state == "stopping")
     rows = state.outcomes.get(run_id, [])
     return any(row.attempt == attempt and row.state in ("cancelled", "timeout") for row in rows)
 

@@ -14,13 +14,17 @@ async def test_no_worker_is_sent_what_it_would_take_for_a_run_of_another_daemon(
     wire = Wire("192.0.2.9:1")
     line(core, "NOW x")
     connect(wire)
-    wire.say("HELLO name=a slots=3 held=all running=5:1,6:1,7:1,1:1")
+    wire.say("HELLO name=a slots=3 held=all running=5:1,6:1,1:2,1:1")
     await until_quiet()
-    assert wire.take_lines()[1:] == [], "what goes on takes its slots"
+    assert wire.take_lines()[1:] == [], "each takes a slot, however many there are; and none is killed"
     wire.say("DONE 5 1 0")
     await until_quiet()
-    assert [text.split(" ")[:3] for text in wire.take_lines()] == [["ACK", "5", "1"], ["RUN", "1", "2"]]
-    wire.say("DONE 1 1 3")
+    assert wire.take_lines() == ["ACK 5 1"]
+    wire.say("DONE 6 1 0")
     await until_quiet()
-    assert wire.take_lines() == ["ACK 1 1"]
-    assert [(run.id, run.state, run.attempt) for run in core.state.runs.values()] == [(1, "sent", 2)]
+    assert [text.split(" ")[:3] for text in wire.take_lines()] == [["ACK", "6", "1"], ["RUN", "1", "3"]]
+    wire.say("DONE 1 1 3")
+    wire.say("DONE 1 2 3")
+    await until_quiet()
+    assert wire.take_lines() == ["ACK 1 1", "ACK 1 2"]
+    assert [(run.id, run.state, run.attempt) for run in core.state.runs.values()] == [(1, "sent", 3)]
