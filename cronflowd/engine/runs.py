@@ -402,11 +402,14 @@ def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> 
         return Decision(_late(state, order) if may_tell else [], None, ack)
     how: str = "ok"
     why: Reason = ""
+    exit_code: int | None = order.exit
     if order.exit or order.details or run.ends_as:
         how = run.ends_as or _said_state(order)
         why = _said_why(state, run, how, order)
+        if order.details.get("lost"):
+            exit_code = None  # nobody knows it
     began = order.began and run.state == "sent"
-    return Decision(_end(state, run, how, order.exit, why, now, began), None, ack)
+    return Decision(_end(state, run, how, exit_code, why, now, began), None, ack)
 
 
 def _refused(state: State, order: o.ReportRefused, now: datetime, limits: Limits) -> Decision:
@@ -432,11 +435,16 @@ def _late(state: State, order: o.ReportEnded) -> list[f.Fact]:
     if not 0 < order.run < state.next_run:
         return []
     rows = state.outcomes.get(order.run, [])
+    knows_end = not order.details.get("lost")
     if any(
-        row.worker == order.worker and row.attempt == order.attempt and row.exit is not None for row in rows
+        row.worker == order.worker
+        and row.attempt == order.attempt
+        and (row.exit is not None if knows_end else code_of(row.why) != "gone")
+        for row in rows
     ):
         return []  # the same report again: only its ACK was lost
-    late = reason("late-report", worker=order.worker, attempt=order.attempt, exit=order.exit)
+    how = order.exit if knows_end else "unknown"
+    late = reason("late-report", worker=order.worker, attempt=order.attempt, exit=how)
     told = state.outputs.get(order.run)
     if told and (0, late) in told.lines[-MAX_TAIL:]:
         return []  # and the same late report again

@@ -160,6 +160,26 @@ def test_a_worker_that_was_killed_while_a_run_went_on_tells_that_it_is_lost() ->
     assert [outcome.state for outcome in life.driver.state.recent] == ["lost"]
 
 
+@pytest.mark.parametrize("is_given_up", [False, True])
+def test_what_is_lost_has_no_exit_code_that_anybody_knows(is_given_up: bool) -> None:
+    """126 is what could not be begun, and that it had begun is all that its worker knows."""
+    life = sent("keep=10")
+    report = o.ReportEnded("a", 1, 1, 126, {"lost": "yes", "why": "its worker was killed"})
+    if is_given_up:
+        life.driver.do(o.DropWorker("a", "cut", 1))
+        life.driver.wait(LIMITS.lease_s)
+        life.driver.do(join())
+    for _ in range(2):
+        assert life.driver.do(report).messages == [("a", "ACK 1 1")]
+    (row,) = life.driver.state.recent
+    assert (row.state, row.exit) == ("lost", None)
+    late = "late report from a: attempt 1 ended with exit unknown; it does not count, and"
+    told = [in_words(text) for _, text, *_ in life.driver.state.outputs[1].lines]
+    assert [text for text in told if text.startswith("late")] == [
+        f"{late} what it wrote meanwhile is not kept"
+    ] * is_given_up
+
+
 def test_a_job_that_takes_its_worker_down_is_given_up_in_the_end() -> None:
     """lost=rerun is for a worker that dies now and then, not for a job that kills every one."""
     life = sent("lost=rerun")
