@@ -35,7 +35,7 @@ from ..engine.engine import Engine
 from ..engine.once import Asked
 from ..engine.orders import BulkSlice, NoticeStep, UnsendRuns
 from ..engine.rules import Decision, Limits
-from ..engine.runs import held_run, unwanted
+from ..engine.runs import held_run, unwanted, was_taken_since
 from ..engine.state import State
 from ..host import resources
 from ..host.clock import STEP_S, Clock
@@ -142,8 +142,9 @@ class Core:
 
     def output_of(self, worker: str, run: int, attempt: int) -> int | None:
         """Characters of output that are kept of an attempt; None where that worker does not hold it."""
-        held = held_run(self.state, worker, run, attempt)
-        return held.output_bytes + self.dropped.get((run, attempt), 0) if held else None
+        if held := held_run(self.state, worker, run, attempt):
+            return held.output_bytes + self.dropped.get((run, attempt), 0)
+        return 0 if was_taken_since(self.state, run, attempt) else None
 
     def drop_output(self, worker: str, run: int, size: int) -> bool:
         """So much that has come of a run's output could not be kept, and is not wanted again.

@@ -526,13 +526,20 @@ def _join(state: State, order: o.JoinWorker, now: datetime, limits: Limits) -> D
 
 
 def _taken_since(state: State, order: o.JoinWorker) -> list[f.Fact]:
-    """What waits here as in the backup that this daemon was made of, and was sent to it after that."""
-    waiting = [(state.runs.get(run), run, attempt) for run, attempt in dict.fromkeys(order.running)]
     return [
         f.RunSent(run, attempt, order.name)
-        for found, run, attempt in waiting
-        if found and found.attempt == attempt and found.state == "queued" and found.instance == NOBODYS
+        for run, attempt in dict.fromkeys(order.running)
+        if was_taken_since(state, run, attempt)
     ]
+
+
+def was_taken_since(state: State, run_id: int, attempt: int) -> bool:
+    """Whether what a worker names waits here as in the backup that this daemon was made of.
+
+    It was sent to that worker after the backup, and is its own from now on.
+    """
+    run = state.runs.get(run_id)
+    return bool(run and run.attempt == attempt and run.state == "queued" and run.instance == NOBODYS)
 
 
 def _never_taken(state: State, order: o.JoinWorker, now: datetime) -> list[f.Fact]:

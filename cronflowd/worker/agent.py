@@ -490,7 +490,7 @@ class Agent:
         self.link = link
         self.silence.end()
         self.reports.is_linked = True
-        self.reports.resume(self.terms.had)
+        self.reports.resume(self.terms.had, self.jobs)
         self.outbox.clear()
         self._beat(link)
         self.outbox += [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+from .executors.job import Job
 from .executors.output import Output
 from .spool import Spool
 
@@ -86,11 +87,21 @@ class Reports(Mapping[str, str]):
 
     # --- what is said -----------------------------------------------------------------
 
-    def resume(self, had: dict[str, int]) -> None:
-        """What broke off on its way to the daemon is sent again, from where the daemon has it on."""
+    def resume(self, had: Mapping[str, int] | None, jobs: Mapping[str, Job]) -> None:
+        """What broke off on its way to the daemon is sent again, from where the daemon has it on.
+
+        It keeps nothing of a run that counts for it as this worker's no more. OUT names no attempt, so that
+        would stand in the LOG as another one's, which may be here as well.
+        """
         self._part()
+        unwanted = () if had is None else (jobs.keys() | self._ends.keys()) - had.keys()
+        for key in unwanted:
+            if job := jobs.get(key):
+                job.output.forget()
+            self.sent.pop(key, None)
+            self.waiting.pop(key, None)
         for key, output in self.sent.items():
-            output.resume(had.get(key))
+            output.resume(had.get(key) if had else None)
             if output.is_waiting:
                 self.waiting[key] = output
         self.sent.clear()

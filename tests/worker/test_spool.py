@@ -78,7 +78,7 @@ def test_whatever_a_machine_that_broke_down_left_of_it_is_read(spool: Spool, siz
         (spool.directory / "reports").write_bytes(torn)
         reports = Reports(spool)
         running = reports.load()
-        reports.resume({})
+        reports.resume(None, {})
         for key in running:
             assert re.fullmatch("[0-9]{1,15} [0-9]{1,15}", key)
         for key, text in reports.items():
