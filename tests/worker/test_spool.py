@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from math import inf
@@ -293,15 +294,16 @@ def test_a_removed_file_of_reports_is_written_again(spool: Spool) -> None:
     assert content(spool) == "RUN 7 1\nDONE 6 1 0\n"
 
 
-def test_a_job_can_be_begun_whatever_the_disk_of_the_spool_says(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What its processes bear was asked of the disk at each job; where that had failed, none was begun."""
-    mark = spool.mark
+def test_a_copy_is_another_memory_and_what_was_moved_is_the_same(tmp_path: Path) -> None:
+    """Two workers of one name that had one memory threw each other off, and nobody was told."""
 
-    def refuse(_: int) -> os.stat_result:
-        raise OSError(errno.EIO, "Input/output error")
+    def instance(directory: Path) -> str:
+        spool = Spool(directory)
+        spool.load()
+        spool.close()
+        return spool.instance
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fstat", refuse)
-        assert spool.mark == mark
+    first, copy = instance(tmp_path / "spool"), tmp_path / "copy"
+    shutil.copytree(tmp_path / "spool", copy)
+    assert first != instance(copy) == instance(copy)
+    assert instance((tmp_path / "spool").rename(tmp_path / "moved")) == first
