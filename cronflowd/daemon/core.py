@@ -35,7 +35,7 @@ from ..engine.engine import Engine
 from ..engine.once import Asked
 from ..engine.orders import BulkSlice, NoticeStep, UnsendRuns
 from ..engine.rules import Decision, Limits
-from ..engine.runs import held_run, unwanted
+from ..engine.runs import held_run, unwanted, was_taken_since
 from ..engine.state import State
 from ..host import resources
 from ..host.clock import STEP_S, Clock
@@ -142,8 +142,9 @@ class Core:
 
     def output_of(self, worker: str, run: int, attempt: int) -> int | None:
         """Characters of output that are kept of an attempt; None where that worker does not hold it."""
-        held = held_run(self.state, worker, run, attempt)
-        return held.output_bytes + self.dropped.get((run, attempt), 0) if held else None
+        if held := held_run(self.state, worker, run, attempt):
+            return held.output_bytes + self.dropped.get((run, attempt), 0)
+        return 0 if was_taken_since(self.state, run, attempt) else None
 
     def drop_output(self, worker: str, run: int, size: int) -> bool:
         """So much that has come of a run's output could not be kept, and is not wanted again.
@@ -217,6 +218,10 @@ class Core:
             if order := order_in(line):
                 self.insist(UnsendRuns(worker, (order,)))
             return
+        if link.beside and (order := order_in(line)) and order in link.beside:
+            # It has an attempt of that name already, and would pass this one over: it takes the next one.
+            self.insist(UnsendRuns(worker, (order,)))
+            return
         if link.send(line):
             link.is_held_back = True  # until all of it has left
             self.hold_back(worker)
@@ -231,9 +236,11 @@ class Core:
         """What a worker goes on with that is its own no more takes its slots as well; the answer is that."""
         found = self.state.workers[worker]
         own = {(run.id, run.attempt) for run in self.state.held(found)}
+        # First those with the number of a run here, as of another daemon or after a restore: see `send`.
+        named = sorted(named, key=lambda each: each[0] not in self.state.runs)
         # What is told to end has ended in a moment.
         others = (each for each in named if each not in own and not unwanted(self.state, *each))
-        found.beside = set(islice(others, min(found.slots, MAX_BESIDE)))
+        found.beside = set(islice(others, MAX_BESIDE))
         self.state.lanes.recount(found)
         return found.beside
 

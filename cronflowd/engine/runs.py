@@ -163,7 +163,7 @@ from .hearing import keeps_failing
 from .placement import MAX_PLACED_CHARS, order_line, send_at_once
 from .rules import Decision, Limits, Message, Rule, Rules
 from .secrets import Unready, hidden, hide_output, let_go
-from .state import State
+from .state import NOBODYS, State
 from .tables import wait_ends
 
 MAX_RERUNS = 10  # of a run with lost=rerun, beyond retry=
@@ -402,11 +402,14 @@ def _done(state: State, order: o.ReportEnded, now: datetime, limits: Limits) -> 
         return Decision(_late(state, order) if may_tell else [], None, ack)
     how: str = "ok"
     why: Reason = ""
+    exit_code: int | None = order.exit
     if order.exit or order.details or run.ends_as:
         how = run.ends_as or _said_state(order)
         why = _said_why(state, run, how, order)
+        if order.details.get("lost"):
+            exit_code = None  # nobody knows it
     began = order.began and run.state == "sent"
-    return Decision(_end(state, run, how, order.exit, why, now, began), None, ack)
+    return Decision(_end(state, run, how, exit_code, why, now, began), None, ack)
 
 
 def _refused(state: State, order: o.ReportRefused, now: datetime, limits: Limits) -> Decision:
@@ -432,11 +435,16 @@ def _late(state: State, order: o.ReportEnded) -> list[f.Fact]:
     if not 0 < order.run < state.next_run:
         return []
     rows = state.outcomes.get(order.run, [])
+    knows_end = not order.details.get("lost")
     if any(
-        row.worker == order.worker and row.attempt == order.attempt and row.exit is not None for row in rows
+        row.worker == order.worker
+        and row.attempt == order.attempt
+        and (row.exit is not None if knows_end else code_of(row.why) != "gone")
+        for row in rows
     ):
         return []  # the same report again: only its ACK was lost
-    late = reason("late-report", worker=order.worker, attempt=order.attempt, exit=order.exit)
+    how = order.exit if knows_end else "unknown"
+    late = reason("late-report", worker=order.worker, attempt=order.attempt, exit=how)
     told = state.outputs.get(order.run)
     if told and (0, late) in told.lines[-MAX_TAIL:]:
         return []  # and the same late report again
@@ -514,7 +522,24 @@ def _join(state: State, order: o.JoinWorker, now: datetime, limits: Limits) -> D
         for run, attempt in order.running
         if unwanted(state, run, attempt)
     ]
-    return Decision([joined, *_never_taken(state, order, now)], None, kills)
+    return Decision([joined, *_taken_since(state, order), *_never_taken(state, order, now)], None, kills)
+
+
+def _taken_since(state: State, order: o.JoinWorker) -> list[f.Fact]:
+    return [
+        f.RunSent(run, attempt, order.name)
+        for run, attempt in dict.fromkeys(order.running)
+        if was_taken_since(state, run, attempt)
+    ]
+
+
+def was_taken_since(state: State, run_id: int, attempt: int) -> bool:
+    """Whether what a worker names waits here as in the backup that this daemon was made of.
+
+    It was sent to that worker after the backup, and is its own from now on.
+    """
+    run = state.runs.get(run_id)
+    return bool(run and run.attempt == attempt and run.state == "queued" and run.instance == NOBODYS)
 
 
 def _never_taken(state: State, order: o.JoinWorker, now: datetime) -> list[f.Fact]:
@@ -533,8 +558,8 @@ def _never_taken(state: State, order: o.JoinWorker, now: datetime) -> list[f.Fac
 def unwanted(state: State, run_id: int, attempt: int) -> bool:
     """Whether work that a worker still does must stop: cancelled, or done again elsewhere."""
     run = state.runs.get(run_id)
-    if run is not None:
-        return run.attempt != attempt or run.state == "stopping"
+    if run is not None:  # a later attempt than is known here is another daemon's, or of after a backup
+        return attempt < run.attempt or (attempt == run.attempt and run.state == "stopping")
     rows = state.outcomes.get(run_id, [])
     return any(row.attempt == attempt and row.state in ("cancelled", "timeout") for row in rows)
 

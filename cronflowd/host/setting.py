@@ -104,7 +104,11 @@ def _address(text: str) -> Address:
         raise ValueError("is not HOST:PORT, or [IPV6]:PORT")
     if int(match[3]) > 65535:
         raise ValueError(f"has port {match[3]}, and ports end at 65535")
-    return match[1] or match[2], int(match[3])
+    try:
+        (host := match[1] or match[2]).encode("idna")  # as every look-up of a name does
+    except UnicodeError:
+        raise ValueError("has a host that no name can be: a part of it is empty, or too long") from None
+    return host, int(match[3])
 
 
 def format_address(address: Address) -> str:

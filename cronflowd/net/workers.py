@@ -40,7 +40,6 @@ from ..host.config import Settings
 from ..tasks.reasons import Reason, code_of, in_words, reason
 from .hello import (
     MAX_RUNNING,
-    MAX_SLOTS,
     Admits,
     Bearer,
     challenge,
@@ -457,8 +456,8 @@ def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
     terms = f"heartbeat={core.settings.heartbeat_s:g} lease={core.limits.lease_s:g}"
     terms += f" output={core.limits.output_bytes} grace={core.settings.kill_grace_s:g}"
     terms += f" epoch={core.epoch}" * bool(core.epoch)
-    if order.holds_all and (had := ",".join(_outputs(core, order))):
-        terms += f" had={had}"
+    if order.holds_all and order.running:
+        terms += f" had={','.join(_outputs(core, order))}"
     link.send(f"OK {link.name} {terms}")
     try:
         core.submit(replace(order, connection=link.number))
@@ -482,7 +481,7 @@ def _take_over(core: Dispatch, link: Link, order: o.JoinWorker) -> None:
 
 
 def _outputs(core: Dispatch, order: o.JoinWorker) -> Iterator[str]:
-    for run, attempt in order.running[:MAX_SLOTS]:
+    for run, attempt in dict.fromkeys(order.running):
         if (had := core.output_of(order.name, run, attempt)) is not None:
             yield f"{run}:{attempt}:{had}"
 

@@ -138,7 +138,7 @@ class Agent:
     async def run(self) -> None:
         """Works until it may go; `fatal` then says whether it had to."""
         running = self.reports.load()
-        left = await kill_left(self.spool.mark, running) if running else ()
+        left = await kill_left(self.spool.instance, running) if running else ()
         for key in running:
             log.warning("run %s attempt %s was running when this worker was killed", *key.split())
             why = KILLED + LEFT * (key in left)
@@ -253,7 +253,7 @@ class Agent:
     # --- jobs -------------------------------------------------------------------------
 
     def _begin(self, order: Order) -> None:
-        order.options[f"env.{WORKER_MARK}"] = self.spool.mark
+        order.options[f"env.{WORKER_MARK}"] = self.spool.instance
         key, _ = order.key, order.timeout_s  # refuses a bad timeout= before there is a job
         output = Output(
             order.run,
@@ -490,7 +490,7 @@ class Agent:
         self.link = link
         self.silence.end()
         self.reports.is_linked = True
-        self.reports.resume(self.terms.had)
+        self.reports.resume(self.terms.had, self.jobs)
         self.outbox.clear()
         self._beat(link)
         self.outbox += [f"STARTED {key}\n" for key, job in self.jobs.items() if job.is_started]

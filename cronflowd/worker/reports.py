@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+from .executors.job import Job
 from .executors.output import Output
 from .spool import Spool
 
@@ -33,12 +34,17 @@ class Reports(Mapping[str, str]):
     def load(self) -> list[str]:
         """What an earlier worker left; returns the runs that it was still running."""
         self._ends, running = self._spool.load()
-        for key, text in self._ends.items():
-            if text.startswith("OWED "):
-                head, *lines, end, _ = text.split("\n")
-                run, _, begin, size = head.split()[1:]
-                self._ends[key], self.sent[key] = f"{end}\n", Output.kept(run, int(begin), int(size), lines)
+        self._part()
         return running
+
+    def _part(self) -> None:
+        """Of what stood with an end, as of a job that ended at once or in the spool, some may have come."""
+        for key, text in self._ends.items():
+            if text.startswith(("OWED ", "OUT ")):
+                *lines, end, _ = text.split("\n")
+                begin, size = map(int, lines.pop(0).split()[3:]) if text.startswith("OWED ") else (0, 0)
+                self._ends[key] = f"{end}\n"
+                self.sent[key] = Output.kept(key.partition(" ")[0], begin, size, lines)
 
     def __getitem__(self, key: str) -> str:
         return self._owed(key) + self._ends[key]
@@ -81,10 +87,21 @@ class Reports(Mapping[str, str]):
 
     # --- what is said -----------------------------------------------------------------
 
-    def resume(self, had: dict[str, int]) -> None:
-        """What broke off on its way to the daemon is sent again, from where the daemon has it on."""
+    def resume(self, had: Mapping[str, int] | None, jobs: Mapping[str, Job]) -> None:
+        """What broke off on its way to the daemon is sent again, from where the daemon has it on.
+
+        It keeps nothing of a run that counts for it as this worker's no more. OUT names no attempt, so that
+        would stand in the LOG as another one's, which may be here as well.
+        """
+        self._part()
+        unwanted = () if had is None else (jobs.keys() | self._ends.keys()) - had.keys()
+        for key in unwanted:
+            if job := jobs.get(key):
+                job.output.forget()
+            self.sent.pop(key, None)
+            self.waiting.pop(key, None)
         for key, output in self.sent.items():
-            output.resume(had.get(key))
+            output.resume(had.get(key) if had else None)
             if output.is_waiting:
                 self.waiting[key] = output
         self.sent.clear()

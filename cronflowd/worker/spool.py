@@ -13,7 +13,8 @@ this process, not of the machine, because with the machine the jobs are gone as 
 What was accepted stands here before it begins, so a worker that comes back can say of all that it
 was ever given and still owes (`held=all`): what it does not name, it never had. That holds as long
 as the memory is whole. `instance` is another one, and the daemon knows that it must not conclude
-anything, when the file is new, when a write had failed, or when the machine was started anew.
+anything, when the file is new or a copy, when a write had failed, or when the machine was started anew.
+The processes of its jobs bear it, so that whoever tries out a copy of a backup ends none of them.
 
 The lines are those of the worker port, and a run is filed under `7 1`, run and attempt as
 they travel. A directory belongs to one worker at a time; the lock ends with the process.
@@ -56,6 +57,8 @@ class Spool:
         self._is_broken = False  # a write failed; what the file holds is unknown
         self._again_s = 0.0  # steady; before that it is not tried again
         self._lock = lock_directory(directory)
+        place = os.fstat(self._lock.file)
+        self._place = f"{place.st_dev:x}-{place.st_ino:x}"
         self._path = directory / "reports"
         self._file = plain(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
@@ -63,12 +66,6 @@ class Spool:
         """Gives the directory back."""
         os.close(self._file)
         self._lock.close()
-
-    @property
-    def mark(self) -> str:
-        """What the processes of its jobs bear: another one in a copy, as of a backup that is tried out."""
-        place = os.fstat(self._lock.file)
-        return f"{self.instance}-{place.st_dev:x}-{place.st_ino:x}"
 
     @property
     def is_refused(self) -> bool:
@@ -82,7 +79,7 @@ class Spool:
         if content and not content.startswith(_VERBS):
             log.error("%s/reports: it holds no reports; what it may have known is forgotten", self.directory)
         self._is_broken = os.fstat(self._file).st_mode & 0o777 != _WHOLE  # until it is written again
-        self.instance = self._known_instance(content) or secrets.token_hex(8) + _boot()
+        self.instance = self._known_instance(content) or f"{secrets.token_hex(8)}-{self._place}{_boot()}"
         # Also rids the file of a last line that was cut short. What was running stays in it until its
         # end is told: a kill between the two must not make it look as if it had never been taken.
         self.rewrite(reports, running)
@@ -92,9 +89,8 @@ class Spool:
         """Whose memory the file is, if nothing can be missing from it; else an empty text."""
         word, _, instance = content.partition("\n")[0].partition(" ")
         boot = _boot()
-        return (
-            instance if word == "WORKER" and not self._is_broken and boot and instance.endswith(boot) else ""
-        )
+        is_ours = word == "WORKER" and boot and instance.endswith(f"-{self._place}{boot}")
+        return instance if is_ours and not self._is_broken else ""
 
     def accept(self, key: str) -> None:
         """A run was taken on."""

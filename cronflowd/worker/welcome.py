@@ -12,7 +12,7 @@ from collections import deque
 from pathlib import Path
 
 import trio
-from attrs import define, field
+from attrs import define
 
 from ..base.errors import Exit, Fatal
 from ..base.proofs import DAEMON, NONCE, Handshake
@@ -37,7 +37,8 @@ class Terms:
     output: int = 1024 * 1024  # bytes of output kept of a run
     grace_s: float = KILL_GRACE_S
     epoch: int = 0  # of the daemon that leads, where it is one of several
-    had: dict[str, int] = field(factory=dict)  # characters of output that it has of each run, if it says so
+    # Of each attempt that it counts as this worker's: how many characters it has; None: it does not say.
+    had: dict[str, int] | None = None
 
 
 def believe(name: str, key: bytes, nonce: str, answer: str) -> Handshake | None:

@@ -160,6 +160,26 @@ def test_a_worker_that_was_killed_while_a_run_went_on_tells_that_it_is_lost() ->
     assert [outcome.state for outcome in life.driver.state.recent] == ["lost"]
 
 
+@pytest.mark.parametrize("is_given_up", [False, True])
+def test_what_is_lost_has_no_exit_code_that_anybody_knows(is_given_up: bool) -> None:
+    """126 is what could not be begun, and that it had begun is all that its worker knows."""
+    life = sent("keep=10")
+    report = o.ReportEnded("a", 1, 1, 126, {"lost": "yes", "why": "its worker was killed"})
+    if is_given_up:
+        life.driver.do(o.DropWorker("a", "cut", 1))
+        life.driver.wait(LIMITS.lease_s)
+        life.driver.do(join())
+    for _ in range(2):
+        assert life.driver.do(report).messages == [("a", "ACK 1 1")]
+    (row,) = life.driver.state.recent
+    assert (row.state, row.exit) == ("lost", None)
+    late = "late report from a: attempt 1 ended with exit unknown; it does not count, and"
+    told = [in_words(text) for _, text, *_ in life.driver.state.outputs[1].lines]
+    assert [text for text in told if text.startswith("late")] == [
+        f"{late} what it wrote meanwhile is not kept"
+    ] * is_given_up
+
+
 def test_a_job_that_takes_its_worker_down_is_given_up_in_the_end() -> None:
     """lost=rerun is for a worker that dies now and then, not for a job that kills every one."""
     life = sent("lost=rerun")
@@ -229,4 +249,22 @@ def test_the_number_of_a_run_that_a_worker_still_holds_is_given_to_no_other() ->
     assert driver.line("NOW job").reply and [line.split()[1] for _, line in driver.pump()] == ["8"]
     driver.do(join(running=((11, 1), (999_999_999_999_999, 1))))
     assert driver.state.next_run == 12, "and a worker that tells nonsense does not use them up"
+    assert snapshot(driver.replay()) == snapshot(driver.state)
+
+
+def test_after_a_restore_what_waits_here_and_goes_on_at_a_worker_is_that_run() -> None:
+    """It was sent after the backup was made: taken back as sent, and begun nowhere else."""
+    driver = Driver()
+    driver.line("NOW job")
+    driver.line("NOW other")
+    driver.do(o.StartDaemon("1", "UTC", restored=True))
+    driver.do(join("b", connection=1))
+    driver.do(o.DrainWorker("b", True))
+    driver.do(join(running=((1, 1), (2, 2), (1, 1)), connection=2))
+    assert [(run.state, run.worker) for run in driver.state.runs.values()] == [
+        ("sent", "a"),
+        ("queued", None),
+    ]
+    driver.do(o.ReportEnded("a", 1, 1, 0, {}))
+    assert driver.state.totals == {"ok": 1}
     assert snapshot(driver.replay()) == snapshot(driver.state)

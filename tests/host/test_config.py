@@ -162,12 +162,17 @@ def test_a_list_can_be_repeated_or_written_with_commas(monkeypatch: pytest.Monke
     assert config.load(Settings, {"listen": ("none",)}).listen == ()
 
 
+NO_NAME = "has a host that no name can be: a part of it is empty, or too long"
+
+
 @pytest.mark.parametrize(
     ("field", "text", "why"),
     [
         ("listen", "5050", "--listen: '5050' is not HOST:PORT, or [IPV6]:PORT"),
         ("listen", "::1:5050", "--listen: '::1:5050' is not HOST:PORT, or [IPV6]:PORT"),
         ("listen", "h:65536", "--listen: 'h:65536' has port 65536, and ports end at 65535"),
+        ("listen", "a..b:1", f"--listen: 'a..b:1' {NO_NAME}"),
+        ("listen", f"{'h' * 64}.de:1", f"--listen: '{'h' * 64}.de:1' {NO_NAME}"),
         ("listen", "h:1,", "--listen: it is empty"),
         ("data", "", "--data: it is empty"),
         ("data", " ", "--data: it is empty"),

@@ -36,6 +36,8 @@ class PickyJournal(MemoryJournal):
 class Reader:
     """A worker's connection that takes whatever it is given."""
 
+    beside = ()
+
     def send(self, line: str) -> bool:
         """It reads everything at once."""
         return False

@@ -173,6 +173,49 @@ async def test_output_on_its_way_when_the_link_broke_is_sent_again(spool_dir: Pa
     ]
 
 
+@pytest.mark.parametrize(
+    ("had", "again"),
+    [(" had=7:1:6", []), (" had=7:1:0", ["OUT 7 1 hello"]), ("", ["OUT 7 1 hello"])],
+    ids=["all", "nothing", "not known"],
+)
+async def test_what_ended_at_once_and_broke_off_tells_nothing_twice(
+    spool_dir: Path, had: str, again: list[str]
+) -> None:
+    """The daemon had read what it wrote, and not its end: the line stood in its LOG twice."""
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await visitor.say("RUN 7 1 type=echo :hello", "RUN 8 1 type=calculate :1 / 0")
+        await visitor.until_done(8)
+        daemon.answer += had
+        await visitor.close()
+        visitor = await daemon.worker()
+        await visitor.expect_all("DONE 7 1 0", "DONE 8 1 1")
+        assert [line for line in visitor.lines if line.startswith("OUT")] == again
+        kept = agent.reports["7 1"].splitlines()[-1]
+        assert (kept, len(agent.reports)) == ("DONE 7 1 0", 2)
+
+
+async def test_what_a_run_that_was_given_up_writes_is_told_to_nobody(spool_dir: Path, tmp_path: Path) -> None:
+    """OUT names no attempt: its words stood in the LOG as those of the next one, and were counted as its."""
+    gate = tmp_path / "gate"
+    async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:
+        visitor = await daemon.worker()
+        await visitor.say(f"RUN 7 1 type=shell :printf one; {wait_for(gate)}; printf two; echo; printf three")
+        await visitor.say("RUN 8 1 type=echo :hello", f"RUN 9 1 type=shell :{wait_for(gate)}; echo nine")
+        await visitor.expect_all("OUT 7 1 one", "DONE 8 1", "STARTED 9 1")
+        daemon.answer += " had=9:1:0"
+        await visitor.close()
+        visitor = await daemon.worker()
+        await visitor.expect("DONE 8 1 0")
+        gate.touch()
+        await visitor.expect_all("DONE 7 1 0", "DONE 9 1 0")
+        assert [line for line in visitor.lines if line.startswith("OUT")] == ["OUT 9 1 nine"]
+        assert {key: agent.reports[key] for key in ("7 1", "8 1")} == {
+            "7 1": "DONE 7 1 0\n",
+            "8 1": "DONE 8 1 0\n",
+        }
+
+
 async def test_what_an_ok_has_confirmed_is_not_kept(spool_dir: Path, tmp_path: Path) -> None:
     """A job that writes for days must not fill the worker's memory."""
     async with fake_daemon() as daemon, working(daemon, spool_dir) as agent:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import resource
 import subprocess
 import weakref
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -189,9 +191,32 @@ async def test_a_process_that_cannot_be_watched_does_not_run(monkeypatch: pytest
 
     monkeypatch.setattr(processes.Watch, "open", refuse)
     ended = await ending_of(SHELL, make_job("sleep 1000"))
-    assert ended == Ended(126, why="cannot start: /bin/sh: No space left on device")
+    why = "it had begun, and was killed since it cannot be watched: No space left on device"
+    assert ended == Ended(137, why, signal=9), "and not that it could not be started"
     assert not processes._own
     await until(lambda: open_descriptors() <= before)
+
+
+async def test_the_last_descriptors_are_enough_for_a_job_that_was_begun(tmp_path: Path) -> None:
+    """It was begun with them, and killed for want of one more, though its own ends were needed no more."""
+    await ending_of(SHELL, make_job("true"))
+    limits, filled = resource.getrlimit(resource.RLIMIT_NOFILE), list[int]()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 9, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                filled.append(os.open(os.devnull, os.O_RDONLY))
+        for room in range(5):
+            ended = await ending_of(SHELL, make_job(f"echo >> {tmp_path}/begun"))
+            assert ended == (
+                Ended(0) if room == 4 else Ended(126, "cannot start: /bin/sh: Too many open files")
+            )
+            os.close(filled.pop())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in filled:
+            os.close(fd)
+    assert (tmp_path / "begun").read_text() == "\n"
 
 
 async def test_a_job_is_ended_though_no_process_can_be_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from math import inf
@@ -78,7 +79,7 @@ def test_whatever_a_machine_that_broke_down_left_of_it_is_read(spool: Spool, siz
         (spool.directory / "reports").write_bytes(torn)
         reports = Reports(spool)
         running = reports.load()
-        reports.resume({})
+        reports.resume(None, {})
         for key in running:
             assert re.fullmatch("[0-9]{1,15} [0-9]{1,15}", key)
         for key, text in reports.items():
@@ -291,3 +292,18 @@ def test_a_removed_file_of_reports_is_written_again(spool: Spool) -> None:
     spool.accept("7 1")
     spool.flush({"6 1": "DONE 6 1 0\n"}, ["7 1"])
     assert content(spool) == "RUN 7 1\nDONE 6 1 0\n"
+
+
+def test_a_copy_is_another_memory_and_what_was_moved_is_the_same(tmp_path: Path) -> None:
+    """Two workers of one name that had one memory threw each other off, and nobody was told."""
+
+    def instance(directory: Path) -> str:
+        spool = Spool(directory)
+        spool.load()
+        spool.close()
+        return spool.instance
+
+    first, copy = instance(tmp_path / "spool"), tmp_path / "copy"
+    shutil.copytree(tmp_path / "spool", copy)
+    assert first != instance(copy) == instance(copy)
+    assert instance((tmp_path / "spool").rename(tmp_path / "moved")) == first

@@ -68,6 +68,7 @@ class Output:
         self._taken: deque[Chunk] = deque()  # the last of them, which may not have arrived
         self._arrived = 0  # characters of all before
         self._kept_size: int | None = None  # how many there are, where another worker took them
+        self._is_unwanted = False  # nobody keeps it any more
 
     @classmethod
     def kept(cls, run: str, begin: int, size: int, lines: Iterable[str]) -> Output:
@@ -84,6 +85,8 @@ class Output:
 
     def feed(self, fd: int, data: bytes) -> None:
         """Takes what the job wrote; never waits and never refuses."""
+        if self._is_unwanted:
+            return
         if self.mask:
             data, self._held[fd] = self.mask.hide(self._held.get(fd, b"") + data, False)
         self._feed(fd, data)
@@ -118,6 +121,8 @@ class Output:
     def end(self) -> None:
         """No more will come: what was held back may go out."""
         self.on_end()
+        if self._is_unwanted:
+            return
         if self.mask:
             for fd, rest in self._held.items():
                 self._feed(fd, self.mask.hide(rest, True)[0])
@@ -175,6 +180,13 @@ class Output:
             missing, self._kept_size = self._kept_size - self.extent[1], None
             if missing > 0:
                 self._waiting.append((REMARK, bytearray(MISSING.format(missing).encode())))
+
+    def forget(self) -> None:
+        """Nothing of it is told any more."""
+        self._is_unwanted = True
+        for chunks in (self._waiting, self._tail, self._taken):
+            chunks.clear()
+        self._unfinished = {1: b"", 2: b""}
 
     @property
     def extent(self) -> tuple[int, int]:

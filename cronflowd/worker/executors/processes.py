@@ -234,10 +234,17 @@ def _begin(
 ) -> Child | Ended:
     try:
         child = _spawn(job, argv, environ, data, pass_fds)
+    except _UnwatchedError as error:
+        why = f"it had begun, and was killed since it cannot be watched: {error}"
+        return Ended(SIGNAL_BASE + signal.SIGKILL, why, signal.SIGKILL)
     except (OSError, ValueError) as error:
         return _explain(error, argv[0], job.order.cwd)
     job.start()
     return child
+
+
+class _UnwatchedError(Exception):
+    """A process runs, and nobody would see its end."""
 
 
 async def _see_to(child: Child) -> Ended:
@@ -321,36 +328,37 @@ def _spawn(
 ) -> Child:
     ours, its = list[int](), list[int]()
     try:
-        for _ in range(2):
-            reads, writes = os.pipe()
-            ours.append(reads)
-            its.append(writes)
-            os.set_blocking(reads, False)
-        stdin = _nothing()
-        if data:
-            # Not a pipe: nobody has to stand by until the job has read it.
-            stdin = os.memfd_create("input")
-            its.append(stdin)
-            os.pwrite(stdin, data, 0)
-        kills, watch = _oom_kills(OOM_AGE_S), _watch()
-        pid = _start(job.order, argv, environ, (stdin, its[0], its[1]), pass_fds)
+        try:
+            for _ in range(2):
+                reads, writes = os.pipe()
+                ours.append(reads)
+                its.append(writes)
+                os.set_blocking(reads, False)
+            stdin = _nothing()
+            if data:
+                # Not a pipe: nobody has to stand by until the job has read it.
+                stdin = os.memfd_create("input")
+                its.append(stdin)
+                os.pwrite(stdin, data, 0)
+            kills, watch = _oom_kills(OOM_AGE_S), _watch()
+            pid = _start(job.order, argv, environ, (stdin, its[0], its[1]), pass_fds)
+        finally:
+            for fd in its:  # before another one is opened: where these were the last, there is room for it
+                os.close(fd)
         try:
             ours.insert(0, os.pidfd_open(pid))
             child = _own[pid] = Child(pid, job, kills, {fd: number for number, fd in enumerate(ours)}, watch)
             watch.open(child)
-        except OSError:  # no descriptor left, or no room: a process that cannot be watched must not run
-            os.kill(pid, signal.SIGKILL)
+        except OSError as error:
+            os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             _own.pop(pid, None)
-            raise
+            raise _UnwatchedError(error.strerror) from error
         return child
     except BaseException:
         for fd in ours:
             os.close(fd)
         raise
-    finally:
-        for fd in its:
-            os.close(fd)
 
 
 @functools.cache
