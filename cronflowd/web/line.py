@@ -17,7 +17,7 @@ import re
 import select
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +131,7 @@ def _parse(said: bytes) -> Any:
 
 @define
 class Crowd:
-    """Those who have a connection of their own meanwhile, by account, or by the address of a token."""
+    """Those who have a connection of their own meanwhile, by account or token."""
 
     what: str  # they do
     most: int
@@ -141,7 +141,7 @@ class Crowd:
     @contextmanager
     def one_more(self, caller: Caller) -> Iterator[None]:
         """Raises Refusal where there is no place; the gateway's own always finds one."""
-        whose, known = b"".join(caller.words[0].split()[1:2]), self._known
+        whose, known = b"".join(caller.words[-1].split()[1:2]), self._known
         if whose and (known[whose] >= self.most_each or known.total() >= self.most):
             raise Refusal("too-many", f"so many {self.what} that there is no place for one more")
         known[whose] += 1
@@ -257,29 +257,33 @@ class Daemon:
         It may be any. So it is said on a connection that has never been anybody else's and is no
         gateway's any more, and that is closed behind it; and it takes nobody's place, however long.
         """
-        with self._passing.one_more(caller), trio.move_on_after(REPLY_S):
-            connection = await self._open_only(caller)
-            try:
-                with _as_unreachable(self.where):
-                    await connection.send([_encode(line)])
-                    return (await connection.read(MAX_PASSED_BYTES)).check()
-            except TooLong:
-                told = f"the answer has more than {MAX_PASSED_BYTES} bytes; ask for less, as by limit="
-                raise Refusal("too-long", told) from None
-            finally:
-                await trio.aclose_forcefully(connection.stream)
+        with trio.move_on_after(REPLY_S):
+            if caller.key:  # it is known by a connection that is kept, or is compared in a place of its own
+                await self.ask_all([], caller)
+            with self._passing.one_more(caller):
+                return await self._pass_on(_encode(line), await self._open_only(caller))
         raise Unreachable(f"{self.where}: no answer within {REPLY_S:g} s")
+
+    async def _pass_on(self, line: bytes, connection: Connection) -> Answer:
+        try:
+            with _as_unreachable(self.where):
+                await connection.send([line])
+                return (await connection.read(MAX_PASSED_BYTES)).check()
+        except TooLong:
+            told = f"the answer has more than {MAX_PASSED_BYTES} bytes; ask for less, as by limit="
+            raise Refusal("too-long", told) from None
+        finally:
+            await trio.aclose_forcefully(connection.stream)
 
     async def _open_only(self, caller: Caller) -> Connection:
         """A new connection that is the caller's, and can be nobody else's."""
         speaks_for, *shown = caller.words
-        async with self._place(caller) if caller.knocks else nullcontext():
-            connection = await self._connect()
-            with _as_unreachable(self.where):
-                async with _or_closed(connection):
-                    for word in (speaks_for + b" only=yes", *shown):
-                        _check_known(await connection.converse([word]))
-            return connection
+        connection = await self._connect()
+        with _as_unreachable(self.where):
+            async with _or_closed(connection):
+                for word in (speaks_for + b" only=yes", *shown):
+                    _check_known(await connection.converse([word]))
+        return connection
 
     @asynccontextmanager
     async def follow(self, line: str, caller: Caller = GATEWAY) -> AsyncIterator[Connection]:
