@@ -589,6 +589,9 @@ class Admission:
         """None of its lines that were read already counts."""
         if session.gateway and not session.is_live:
             self._be_nobody(session)
+        elif session.was_gateway and not session.is_live:  # whoever waits for its answer is told why
+            session.authenticated = False
+            self._become(session, NOBODY)
         else:
             session.closing = True
 

@@ -257,11 +257,10 @@ class Daemon:
         It may be any. So it is said on a connection that has never been anybody else's and is no
         gateway's any more, and that is closed behind it; and it takes nobody's place, however long.
         """
-        with trio.move_on_after(REPLY_S):
-            if caller.key:  # it is known by a connection that is kept, or is compared in a place of its own
-                await self.ask_all([], caller)
-            with self._passing.one_more(caller):
-                return await self._pass_on(_encode(line), await self._open_only(caller))
+        if caller.key:  # it is known by a connection that is kept, or is compared in a place of its own
+            await self.ask_all([], caller)
+        with self._passing.one_more(caller), trio.move_on_after(REPLY_S):
+            return await self._pass_on(_encode(line), await self._open_only(caller))
         raise Unreachable(f"{self.where}: no answer within {REPLY_S:g} s")
 
     async def _pass_on(self, line: bytes, connection: Connection) -> Answer:

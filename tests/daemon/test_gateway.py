@@ -141,9 +141,10 @@ def test_whom_only_does_not_name_has_to_show_who_he_is(tmp_path: Path) -> None:
             each = house.session(address=ROOT)
             await said(house, each, "AS from=198.51.100.9 only=yes", f"AUTH {token}")
         assert [fact.address for fact in house.facts if isinstance(fact, SignedIn)].count("198.51.100.9") == 1
-        # It is ended as any other one of hers is.
+        # It ends as any other one of hers does, and whoever waits there is told why.
         await house.ask(house.session("root", "admin"), "USER SET ann disabled=yes")
-        assert gateway.closing
+        found = await said(house, gateway, "LIST", RIGHT)
+        assert [each.split(" ")[1] for each in found] == ["auth-required", "denied"]
 
     trio.run(speak)
 
@@ -250,9 +251,11 @@ def test_a_line_that_the_token_file_has_no_more_ends_its_gateway(tmp_path: Path)
         ):
             await said(house, gateway, "AUTH old", line)
         house.core.admission.take_tokens((b"new",))
-        for gateway in gateways:
+        for gateway in gateways[:2]:
             assert gateway.closing
             assert gateway.outbox.why_cut == "its account or token was changed"
+        for gateway in gateways[2:]:  # somebody waits for what is answered there
+            assert (await house.says(gateway, "LIST")).startswith("ERR auth-required ")
 
     trio.run(change)
 

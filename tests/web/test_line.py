@@ -295,6 +295,18 @@ async def test_wrong_words_take_no_place_of_lines_that_are_passed_on(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_word_that_is_compared_for_too_long_is_told_as_one_of_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is there, whatever is passed on: it is others at that address that it waits for."""
+    monkeypatch.setattr(line, "REPLY_S", 0.1)
+    async with scripted(tmp_path) as (server, daemon):
+        server.answers["AUTH wrong"] = []
+        for ask in daemon.ask, daemon.pass_on:
+            with pytest.raises(Refusal, match="too many words"):
+                await ask("LIST", bearer("wrong", "192.0.2.7"))
+
+
 # --- words that may be wrong --------------------------------------------------------------------
 
 
