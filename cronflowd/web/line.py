@@ -368,6 +368,10 @@ class Daemon:
         for token in self._tokens:
             (answer,) = await connection.converse([b"AUTH " + token])
             if answer.status["ok"]:
+                self._tokens = [
+                    token,
+                    *(each for each in self._tokens if each != token),
+                ]  # the next tries it first
                 (answer,) = await connection.converse([b"FORMAT json"])
                 break
         if answer.status["ok"]:

@@ -267,6 +267,17 @@ async def test_lines_that_are_passed_on_take_nobody_s_place(
     assert daemon._passing._known.total() == 0
 
 
+async def test_a_token_that_was_right_is_shown_first(tmp_path: Path) -> None:
+    """Of a file of several each wrong one costs a wait, and a row of AUDIT, with each line passed on."""
+    async with scripted(tmp_path) as (server, _):
+        server.answers["AUTH old"] = [{"ok": False, "code": "denied", "message": "no"}]
+        daemon = Daemon(WebSettings(control=tmp_path / "control.sock"), [b"old", b"new", b"newer"])
+        for _ in range(2):
+            await daemon.pass_on("LIST", account("ann", "192.0.2.7"))
+        shown = [[word for word in lines if word.startswith("AUTH")] for lines in server.said]
+        assert shown == [["AUTH old", "AUTH new"], ["AUTH new"]]
+
+
 async def test_wrong_words_take_no_place_of_lines_that_are_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
