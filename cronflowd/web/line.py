@@ -13,6 +13,7 @@ The daemon decides everything, also who may do what. One that cannot be reached 
 
 from __future__ import annotations
 
+import logging
 import re
 import select
 from collections import Counter, deque
@@ -26,9 +27,10 @@ import trio
 from attrs import define, field, frozen
 
 from ..base.addresses import origin
-from ..base.errors import Refusal, reasons
+from ..base.errors import Fatal, Refusal, reasons
 from ..host import threads
 from ..host.config import WebSettings
+from ..host.secrets import read_tokens
 from ..host.setting import Address, format_address, format_server
 from ..host.tls import client_context
 
@@ -43,6 +45,8 @@ IDLE_S = 60.0  # after which a connection that nobody used is closed; the daemon
 MAX_REPLY_BYTES = 64 * 1024 * 1024  # of all rows of one answer: no request asks for more
 MAX_PASSED_BYTES = 4 * 1024 * 1024  # the same of a line that is passed on: it may ask for anything
 RECEIVE_BYTES = 65_536
+
+log = logging.getLogger("cronflowd.web")
 
 Row = dict[str, Any]
 
@@ -228,6 +232,15 @@ class Daemon:
     def where(self) -> str:
         """How to call it."""
         return format_server(self._settings.control)
+
+    def read_tokens(self) -> None:
+        """Those of the file as it is now; what is wrong with it leaves them as they were."""
+        settings = self._settings
+        if settings.token_file and not settings.leash:
+            try:
+                self._tokens = read_tokens(settings.token_file)
+            except Fatal as error:
+                log.warning("the token stays as it is: %s", error)
 
     # --- questions ---
 
