@@ -85,6 +85,7 @@ class Admission:
         self.sign: Sign | None = None  # what signs orders, where they are
         self.gateway_token = make_nonce().encode()  # of the HTTP door that the daemon starts
         self.wrong_words = self.lines_refused = 0  # ever
+        self._gateways: set[str] = set()  # digests of what gateways came in by; each has many connections
         self._sessions: set[Session] = set()
         self._strangers = Strangers()
         self._comparing = trio.CapacityLimiter(COMPARING)
@@ -157,10 +158,9 @@ class Admission:
         self._become(session, known)
         session.is_session = session.authenticated = True
         is_passed_on = session.gateway or session.was_gateway
-        is_shown_often = is_passed_on or known.digest == digest_of(self.gateway_token.decode())
-        if not (is_shown_often and known.digest) or self._strangers.is_news(
-            counted_as(session), known.digest
-        ):
+        gateways = {digest_of(self.gateway_token.decode()), *self._gateways}
+        is_news = not known.digest or self._strangers.is_news(counted_as(session), known.digest)
+        if is_news or not (is_passed_on or known.digest in gateways):
             self._note(
                 af.SignedIn(known.account, ROLES[known.rank], session.address, known.token, known.is_account)
             )
@@ -465,7 +465,8 @@ class Admission:
         else:
             self._be_itself(session)
         if question.is_only:
-            session.gateway, session.was_gateway = None, True
+            assert session.gateway
+            session.was_gateway, session.gateway = session.gateway[0], None
             # Whom it does not name has to show who he is, as any stranger there.
             session.must_authenticate, session.authenticated = True, bool(question.name)
         return self.whoami(session)
@@ -477,7 +478,9 @@ class Admission:
             raise self.deny(session, why, "")
 
     def _be_nobody(self, session: Session) -> None:
-        session.gateway = session.gateway or (session.known, session.address)
+        if session.gateway is None:
+            session.gateway = session.known, session.address
+            self._gateways |= {session.known.digest} - {""}
         session.address, session.moving = session.gateway[1], None
         self._become(session, NOBODY)
 
@@ -576,7 +579,7 @@ class Admission:
         for each in self._sessions:
             if each.gateway and bytes.fromhex(each.gateway[0].digest) in gone:
                 self._be_itself(each)
-        self._end(None, lambda each: bytes.fromhex(each.known.digest) in gone)
+        self._end(None, lambda each: not gone.isdisjoint(map(bytes.fromhex, each.let_in_by)))
         self._end_workers(gone)
 
     def _end(self, by: Session | None, concerns: Callable[[Session], bool]) -> None:
@@ -591,6 +594,9 @@ class Admission:
         """None of its lines that were read already counts."""
         if session.gateway and not session.is_live:
             self._be_nobody(session)
+        elif session.was_gateway and not session.is_live:  # whoever waits for its answer is told why
+            session.authenticated = False
+            self._become(session, NOBODY)
         else:
             session.closing = True
 

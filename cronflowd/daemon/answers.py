@@ -105,6 +105,7 @@ class Answers:
         self.node: Node | None = None  # where it is one of several
         self.logins = Logins(core.admission)
         self._emits_next = trio.Lock()  # of those whose event waits
+        self._makes_key = trio.Lock()  # of those who put a first secret
 
     @property
     def gate(self) -> Gate:
@@ -322,8 +323,9 @@ class Answers:
 
     async def _sealed(self, question: q.PutSecret) -> str:
         access, vault = self.core.state.access, self.core.state.access.vault
-        if vault.why and not access.secrets:
-            await call_in_thread(vault.make_key)
+        async with self._makes_key:
+            if vault.why and not access.secrets:
+                await call_in_thread(vault.make_key)
         try:
             return vault.seal(question.name, question.value.encode())
         except ValueError:

@@ -9,7 +9,6 @@ bounded, and names that do not exist stand in them like those that do.
 from __future__ import annotations
 
 from collections import OrderedDict
-from math import inf
 
 import trio
 from attrs import Factory, define
@@ -37,8 +36,7 @@ class Stranger:
     noted: int = 0  # in the minute
     noted_from_s: float = 0.0  # that began then
     untold: int = 0  # refusals that were not journaled
-    shown: str = ""  # of the token that was shown there last through a gateway
-    shown_s: float = -inf
+    shown_s: dict[str, float] = Factory(dict)  # when AUDIT told of a token there, by digest
 
     def fail(self, now: float) -> float:
         """One more wrong word; how long it has to wait for it."""
@@ -88,9 +86,10 @@ class Strangers:
     def is_news(self, address: str, digest: str) -> bool:
         """Whether AUDIT tells of a token that a gateway shows with each request: once a minute."""
         found, now = self.at(address), trio.current_time()
-        if found.shown == digest and now - found.shown_s < 60:
+        found.shown_s = {each: at for each, at in found.shown_s.items() if now - at < 60}
+        if digest in found.shown_s:
             return False
-        found.shown, found.shown_s = digest, now
+        found.shown_s[digest] = now
         return True
 
     def may_be_noted(self, stranger: Stranger) -> bool:

@@ -98,7 +98,7 @@ class Session:
     is_script: bool = False  # it has sent what is no command of ours, all at once
     data: Any = None  # the core's own
     gateway: tuple[Known, str] | None = None  # itself, and its address, while it speaks for others (AS)
-    was_gateway: bool = False  # and is none any more: somebody's, for one request
+    was_gateway: Known | None = None  # the same, where it is none any more: somebody's, for one request
     verb: Any = None  # the core's own: of the line that is executed
     moving: Any = None  # what IMPORT keeps of the lines before
     once: Any = None  # the core's own: of the line that is executed, where it is not to be done again
@@ -107,6 +107,11 @@ class Session:
     @property
     def is_locked(self) -> bool:
         return self.must_authenticate and not self.authenticated
+
+    @property
+    def let_in_by(self) -> list[str]:
+        """The digests of the tokens by which it is whom it is."""
+        return [self.known.digest, *([self.was_gateway.digest] if self.was_gateway else ())]
 
     @property
     def role(self) -> str:

@@ -391,5 +391,5 @@ async def cancel_execution(asker: Who, run: FromPath[str]) -> Success[Execution]
     """One that waits ends at once; one that runs has ended when its worker says so."""
     number = run_of(run)
     await asker.hold(talks.newest_attempt(number))
-    await asker.ask(talks.line("CANCEL", number))
+    await asker.order(talks.line("CANCEL", number))
     return Success(await asker.hold(talks.newest_attempt(number)))

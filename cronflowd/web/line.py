@@ -13,11 +13,12 @@ The daemon decides everything, also who may do what. One that cannot be reached 
 
 from __future__ import annotations
 
+import logging
 import re
 import select
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ import trio
 from attrs import define, field, frozen
 
 from ..base.addresses import origin
-from ..base.errors import Refusal, reasons
+from ..base.errors import Fatal, Refusal, reasons
 from ..host import threads
 from ..host.config import WebSettings
+from ..host.secrets import read_tokens
 from ..host.setting import Address, format_address, format_server
 from ..host.tls import client_context
 
@@ -43,6 +45,8 @@ IDLE_S = 60.0  # after which a connection that nobody used is closed; the daemon
 MAX_REPLY_BYTES = 64 * 1024 * 1024  # of all rows of one answer: no request asks for more
 MAX_PASSED_BYTES = 4 * 1024 * 1024  # the same of a line that is passed on: it may ask for anything
 RECEIVE_BYTES = 65_536
+
+log = logging.getLogger("cronflowd.web")
 
 Row = dict[str, Any]
 
@@ -131,7 +135,7 @@ def _parse(said: bytes) -> Any:
 
 @define
 class Crowd:
-    """Those who have a connection of their own meanwhile, by account, or by the address of a token."""
+    """Those who have a connection of their own meanwhile, by account or token."""
 
     what: str  # they do
     most: int
@@ -141,7 +145,7 @@ class Crowd:
     @contextmanager
     def one_more(self, caller: Caller) -> Iterator[None]:
         """Raises Refusal where there is no place; the gateway's own always finds one."""
-        whose, known = b"".join(caller.words[0].split()[1:2]), self._known
+        whose, known = b"".join(caller.words[-1].split()[1:2]), self._known
         if whose and (known[whose] >= self.most_each or known.total() >= self.most):
             raise Refusal("too-many", f"so many {self.what} that there is no place for one more")
         known[whose] += 1
@@ -229,6 +233,15 @@ class Daemon:
         """How to call it."""
         return format_server(self._settings.control)
 
+    def read_tokens(self) -> None:
+        """Those of the file as it is now; what is wrong with it leaves them as they were."""
+        settings = self._settings
+        if settings.token_file and not settings.leash:
+            try:
+                self._tokens = read_tokens(settings.token_file)
+            except Fatal as error:
+                log.warning("the token stays as it is: %s", error)
+
     # --- questions ---
 
     async def ask(self, line: str, caller: Caller = GATEWAY) -> Answer:
@@ -257,29 +270,32 @@ class Daemon:
         It may be any. So it is said on a connection that has never been anybody else's and is no
         gateway's any more, and that is closed behind it; and it takes nobody's place, however long.
         """
+        if caller.key:  # it is known by a connection that is kept, or is compared in a place of its own
+            await self.ask_all([], caller)
         with self._passing.one_more(caller), trio.move_on_after(REPLY_S):
-            connection = await self._open_only(caller)
-            try:
-                with _as_unreachable(self.where):
-                    await connection.send([_encode(line)])
-                    return (await connection.read(MAX_PASSED_BYTES)).check()
-            except TooLong:
-                told = f"the answer has more than {MAX_PASSED_BYTES} bytes; ask for less, as by limit="
-                raise Refusal("too-long", told) from None
-            finally:
-                await trio.aclose_forcefully(connection.stream)
+            return await self._pass_on(_encode(line), await self._open_only(caller))
         raise Unreachable(f"{self.where}: no answer within {REPLY_S:g} s")
+
+    async def _pass_on(self, line: bytes, connection: Connection) -> Answer:
+        try:
+            with _as_unreachable(self.where):
+                await connection.send([line])
+                return (await connection.read(MAX_PASSED_BYTES)).check()
+        except TooLong:
+            told = f"the answer has more than {MAX_PASSED_BYTES} bytes; ask for less, as by limit="
+            raise Refusal("too-long", told) from None
+        finally:
+            await trio.aclose_forcefully(connection.stream)
 
     async def _open_only(self, caller: Caller) -> Connection:
         """A new connection that is the caller's, and can be nobody else's."""
         speaks_for, *shown = caller.words
-        async with self._place(caller) if caller.knocks else nullcontext():
-            connection = await self._connect()
-            with _as_unreachable(self.where):
-                async with _or_closed(connection):
-                    for word in (speaks_for + b" only=yes", *shown):
-                        _check_known(await connection.converse([word]))
-            return connection
+        connection = await self._connect()
+        with _as_unreachable(self.where):
+            async with _or_closed(connection):
+                for word in (speaks_for + b" only=yes", *shown):
+                    _check_known(await connection.converse([word]))
+        return connection
 
     @asynccontextmanager
     async def follow(self, line: str, caller: Caller = GATEWAY) -> AsyncIterator[Connection]:
@@ -365,6 +381,10 @@ class Daemon:
         for token in self._tokens:
             (answer,) = await connection.converse([b"AUTH " + token])
             if answer.status["ok"]:
+                self._tokens = [
+                    token,
+                    *(each for each in self._tokens if each != token),
+                ]  # the next tries it first
                 (answer,) = await connection.converse([b"FORMAT json"])
                 break
         if answer.status["ok"]:

@@ -84,7 +84,7 @@ async def _serve(
             systemd.notify("READY=1")
             if settings.leash:
                 nursery.start_soon(_wait_for_end_of, settings.leash, house)
-            nursery.start_soon(_wait_for_signal, signals, house)
+            nursery.start_soon(_wait_for_signal, signals, house, daemon)
             await house.ended.wait()
         systemd.notify("STOPPING=1")
         nursery.cancel_scope.cancel()
@@ -98,10 +98,11 @@ async def _tidy(daemon: Daemon, house: House) -> None:
         house.read_certificate()  # the daemon, which is told by HUP that there is another, tells nobody
 
 
-async def _wait_for_signal(signals: Any, house: House) -> None:
+async def _wait_for_signal(signals: Any, house: House, daemon: Daemon) -> None:
     async for number in signals:
         if number == signal.SIGHUP:
             house.read_certificate()
+            daemon.read_tokens()
             continue
         log.info("%s: stopping", signal.Signals(number).name)
         await house.end()

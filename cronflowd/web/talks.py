@@ -85,7 +85,7 @@ _INSTEAD = {
     "WATCH": "/api/v1/events tells what happens",
     "LOG follow": "/api/v1/executions/RUN/log?follow=1 tells what it writes",
 }
-_FOLLOWS = re.compile(r"LOG[ \t]+\S+[ \t](?:.*[ \t])?follow(?![^ \t])", re.IGNORECASE)
+_FOLLOWS = re.compile(r'LOG[ \t]+\S+[ \t](?:.*[ \t])?("?)(?:follow|-f|--follow)\1(?![^ \t])', re.IGNORECASE)
 
 
 def any_line(line: str, key: str | None = None) -> str:

@@ -141,9 +141,10 @@ def test_whom_only_does_not_name_has_to_show_who_he_is(tmp_path: Path) -> None:
             each = house.session(address=ROOT)
             await said(house, each, "AS from=198.51.100.9 only=yes", f"AUTH {token}")
         assert [fact.address for fact in house.facts if isinstance(fact, SignedIn)].count("198.51.100.9") == 1
-        # It is ended as any other one of hers is.
+        # It ends as any other one of hers does, and whoever waits there is told why.
         await house.ask(house.session("root", "admin"), "USER SET ann disabled=yes")
-        assert gateway.closing
+        found = await said(house, gateway, "LIST", RIGHT)
+        assert [each.split(" ")[1] for each in found] == ["auth-required", "denied"]
 
     trio.run(speak)
 
@@ -205,6 +206,13 @@ def test_our_own_gateway_is_told_of_once_a_minute(tmp_path: Path) -> None:
         for word in [house.core.admission.gateway_token.decode()] * 5 + ["of-the-file"] * 2:
             assert await house.says(house.session(address=ROOT), f"AUTH {word}") == "OK admin role=admin"
         assert len([fact for fact in house.facts if isinstance(fact, SignedIn)]) == 3
+        house.core.tokens += (
+            b"of-a-gateway",
+        )  # one that comes from elsewhere is known as such when it speaks
+        for _ in range(5):
+            gateway = house.session()
+            await said(house, gateway, "AUTH of-a-gateway", "AS ann from=198.51.100.7 only=yes", "WHOAMI")
+        assert len([fact for fact in house.facts if isinstance(fact, SignedIn)]) == 4
 
     trio.run(come)
 
@@ -237,12 +245,17 @@ def test_a_line_that_the_token_file_has_no_more_ends_its_gateway(tmp_path: Path)
 
     async def change() -> None:
         house = await a_house(tmp_path, tokens=(b"old",))
-        gateway = house.session()
-        await house.ask(gateway, "AUTH old")
-        await house.ask(gateway, "AS ann")
+        gateways = [house.session() for _ in range(4)]
+        for gateway, line in zip(
+            gateways, ("AS", "AS ann", "AS ann only=yes", "AS from=192.0.2.9 only=yes"), strict=True
+        ):
+            await said(house, gateway, "AUTH old", line)
         house.core.admission.take_tokens((b"new",))
-        assert gateway.closing
-        assert gateway.outbox.why_cut == "its account or token was changed"
+        for gateway in gateways[:2]:
+            assert gateway.closing
+            assert gateway.outbox.why_cut == "its account or token was changed"
+        for gateway in gateways[2:]:  # somebody waits for what is answered there
+            assert (await house.says(gateway, "LIST")).startswith("ERR auth-required ")
 
     trio.run(change)
 
@@ -280,13 +293,15 @@ def test_a_token_that_is_shown_with_each_request_is_told_once_a_minute(tmp_path:
         house = await a_house(tmp_path)
         made = await house.ask(house.session(), "TOKEN ADD name=ci role=viewer ttl=1d")
         token, gateway = next(iter(made.rows))[1], house.session(address=ROOT)
+        other = tokens_of(await house.ask(house.session(), "TOKEN ADD name=cd role=viewer"))
         house.facts.clear()
         for _ in range(5):
             await said(house, gateway, "AS from=198.51.100.7", f"AUTH {token}", "AS ann", "AS")
-        assert [type(fact) for fact in house.facts] == [SignedIn]
+            await said(house, gateway, "AS from=198.51.100.7", f"AUTH {other}")
+        assert [type(fact) for fact in house.facts] == [SignedIn] * 2
         await trio.sleep(60)
         await said(house, gateway, "AS from=198.51.100.7", f"AUTH {token}")
-        assert len(house.facts) == 2
+        assert len(house.facts) == 3
         house.clock.move(house.clock.now() + timedelta(days=2))
         assert (await house.says(gateway, "LIST")).startswith("ERR auth-required the token has expired")
         assert not gateway.closing

@@ -341,6 +341,19 @@ def test_an_order_of_which_nothing_is_known_is_nobodys_own() -> None:
         finish(keep_to_own(State("UTC"), ClearTasks(), "ann"))
 
 
+def test_first_secrets_that_come_at_one_moment_are_all_kept(tmp_path: Path) -> None:
+    """One of them makes the key; the others were refused, since there was one by then."""
+
+    async def put() -> None:
+        house = House(tmp_path)
+        async with trio.open_nursery() as nursery:
+            for number in range(3):
+                nursery.start_soon(house.ask, house.session(), f"SECRET PUT s{number} value")
+        assert len(house.state.access.secrets) == 3
+
+    trio.run(put)
+
+
 @pytest.mark.parametrize(
     "line",
     ["ADD name=b skip=file:days @daily x", "USER ADD eve password=eve-knows-it", "ROLLBACK a 1",

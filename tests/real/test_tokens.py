@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -134,6 +137,38 @@ def test_clients_offer_each_token_of_their_file(guarded: Guarded, tmp_path: Path
         guarded.write(tmp_path / "wrong", NEW, "else")
         ran = subprocess.run([*command, str(tmp_path / file), "--", "true"], cwd=ROOT, timeout=PATIENCE_S)
         assert ran.returncode == status
+
+
+def test_a_door_that_comes_by_tcp_takes_the_new_token_up(guarded: Guarded, tmp_path: Path) -> None:
+    """Whoever is on its pages stays there; a file that is wrong leaves it as it was."""
+    pytest.importorskip("litestar")
+    words = ["web", "--http", "127.0.0.1:0", "--data", str(tmp_path / "web"), "--control"]
+    words += [f"127.0.0.1:{guarded.daemon.port}", "--token-file", str(guarded.theirs)]
+    command = [sys.executable, "-m", "cronflowd", *words]
+    with (
+        (tmp_path / "door.log").open("w") as log,
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=log, text=True) as door,
+    ):
+        try:
+            assert door.stdout
+            (where,) = re.findall("http=([^ ]+)", door.stdout.readline())
+
+            def is_ready() -> bool:
+                with suppress(OSError), urlopen(f"http://{where}/readyz", timeout=PATIENCE_S) as page:
+                    return bool(page.status == 200)
+                return False
+
+            assert is_ready()
+            guarded.hup(NEW)
+            assert not is_ready()
+            guarded.theirs.write_text("two words\n")
+            door.send_signal(signal.SIGHUP)
+            wait_until(lambda: "the token stays as it is" in (tmp_path / "door.log").read_text())
+            guarded.write(guarded.theirs, NEW)
+            door.send_signal(signal.SIGHUP)
+            wait_until(is_ready)
+        finally:
+            door.terminate()
 
 
 def test_settings_and_token_may_come_through_pipes(tmp_path: Path) -> None:

@@ -448,6 +448,11 @@ def test_a_request_that_comes_twice_is_done_once(tmp_path: Path) -> None:
             )
             assert other.error == (409, "exists") and other.json["error"]["field"] == "Idempotency-Key"
             runs = [await browser.post(f"{API}/jobs/a/trigger", idempotency_key="run") for _ in range(2)]
+            ended = [
+                await browser.post(f"{API}/executions/{runs[0].data['id']}/cancel", idempotency_key="end")
+                for _ in range(2)
+            ]
+            assert [each.data["state"] for each in ended] == ["cancelled"] * 2
             assert runs[0].data["id"] == runs[1].data["id"]
             assert len((await browser.get(f"{API}/executions")).data) == 1
             assert (await browser.get(f"{API}/jobs")).json["meta"]["total"] == 3

@@ -262,9 +262,60 @@ async def test_lines_that_are_passed_on_take_nobody_s_place(
                 await daemon.pass_on("LIST", caller)
             assert caught.value.code == "too-many"
         assert (await daemon.ask("LIST", ann)).status == {"ok": True}
-        assert server.said[0] == ["FORMAT json", "AS", "AS ann from=192.0.2.7 only=yes", "SLOW"]
+        assert ["FORMAT json", "AS", "AS bob from=192.0.2.7 only=yes", "SLOW"] in server.said
         nursery.cancel_scope.cancel()
     assert daemon._passing._known.total() == 0
+
+
+async def test_a_token_that_was_right_is_shown_first(tmp_path: Path) -> None:
+    """Of a file of several each wrong one costs a wait, and a row of AUDIT, with each line passed on."""
+    async with scripted(tmp_path) as (server, _):
+        server.answers["AUTH old"] = [{"ok": False, "code": "denied", "message": "no"}]
+        daemon = Daemon(WebSettings(control=tmp_path / "control.sock"), [b"old", b"new", b"newer"])
+        for _ in range(2):
+            await daemon.pass_on("LIST", account("ann", "192.0.2.7"))
+        shown = [[word for word in lines if word.startswith("AUTH")] for lines in server.said]
+        assert shown == [["AUTH old", "AUTH new"], ["AUTH new"]]
+
+
+async def test_wrong_words_take_no_place_of_lines_that_are_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Guesses from many addresses would leave none for those who have shown already who they are."""
+    for name, most in ("MAX_PASSING", 2), ("MAX_PASSING_EACH", 1), ("MAX_KNOCKING_EACH", 1):
+        monkeypatch.setattr(line, name, most)
+    ann, here, there = account("ann", "192.0.2.7"), bearer("right", "192.0.2.7"), bearer("right", "192.0.2.8")
+    async with scripted(tmp_path) as (server, daemon), trio.open_nursery() as nursery:
+        await daemon.ask("PING", here)
+        await daemon.ask("PING", there)
+        for address in (7, 8):
+            for number in range(2):  # one is compared, one waits
+                server.answers[f"AUTH wrong{number}"] = []
+                nursery.start_soon(daemon.pass_on, "LIST", bearer(f"wrong{number}", f"192.0.2.{address}"))
+        await until(
+            lambda: [each.statistics().tasks_waiting for each in daemon._by_address.values()] == [1, 1]
+        )
+        for caller in (ann, here, there):
+            assert (await daemon.pass_on("LIST", caller)).status == {"ok": True}
+        server.answers["SLOW"] = []
+        nursery.start_soon(daemon.pass_on, "SLOW", here)
+        await until(lambda: server.said[-1][-1:] == ["SLOW"])
+        with pytest.raises(Refusal, match="no place"):  # it is one token, wherever it is shown
+            await daemon.pass_on("LIST", there)
+        assert (await daemon.pass_on("LIST", ann)).status == {"ok": True}
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_word_that_is_compared_for_too_long_is_told_as_one_of_too_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is there, whatever is passed on: it is others at that address that it waits for."""
+    monkeypatch.setattr(line, "REPLY_S", 0.1)
+    async with scripted(tmp_path) as (server, daemon):
+        server.answers["AUTH wrong"] = []
+        for ask in daemon.ask, daemon.pass_on:
+            with pytest.raises(Refusal, match="too many words"):
+                await ask("LIST", bearer("wrong", "192.0.2.7"))
 
 
 # --- words that may be wrong --------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_it_is_said_with_the_rights_of_whoever_asks(is_account: bool, tmp_path: 
     [
         "", " ", "# LIST", "\tLIST", " LIST", "LIST\nCLEAR all", "LIST\rCLEAR", "\ufeffLIST", '{"a": 1}',
         "FORMAT text", "format json", "ONCE k CLEAR all", "WATCH", "watch runs", "LOG 1 follow",
-        "log follow tail=5 FOLLOW",
+        "log follow tail=5 FOLLOW", "LOG 1 -f", "LOG a -1 --Follow", 'LOG 1 "follow" fd=1',
     ],
 )  # fmt: skip
 def test_what_is_no_single_order_is_refused(line: str, tmp_path: Path) -> None:

@@ -381,6 +381,7 @@ async def test_any_line_may_be_typed_into_a_page(tmp_path: Path) -> None:
         assert answer.status == 200 and "jobName=a" in answer.text
         page = (await _send(browser, "/line", line="GET a")).text
         assert "&lt;script&gt;" in page and "\u202e" not in page
+        assert "<code>balanced</code>" in (await _send(browser, "/line", line="PROVE")).text
         for line, status, told in (
             ("LITS", 400, "did you mean LIST?"), ("CLEAR", 403, "this takes the role operator"),
             ("AS root", 403, "takes the role admin"), ("", 400, "HELP lists them"),
