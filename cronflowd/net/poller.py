@@ -13,6 +13,9 @@ lines than a slice), and each end of the conversation, is left to the connection
 A deadline costs nothing a request either: the sleeper wakes at the one that held when it fell asleep, and
 asks again. So whoever makes one earlier, and only then, has to set it (`Inlet.sleep`).
 
+Where several have come at once, a round takes what came meanwhile, too: so more share a commit, which costs
+more than most requests. Who comes alone waits for nobody.
+
 A round that takes long is interrupted after a connection's slice, so others wait for a slice or two at most.
 Whoever has something to do for all of a round at once, a commit most of all, does so in `after_round`, and
 threads take part in rounds by a `Knock`: either way of trio's would cost one more pass of its loop.
@@ -60,13 +63,17 @@ class Poller:
                 await trio.lowlevel.wait_readable(fileno)
                 until = perf_counter() + ROUND_S
                 self.is_in_round = True
-                for fd, _ in poll(0, len(callbacks) or 1):
-                    if perf_counter() > until:
-                        self.after_round()
-                        await trio.lowlevel.checkpoint()
-                        until = perf_counter() + ROUND_S
-                    if ready := callbacks.get(fd):  # or somebody else's turn has ended it
-                        ready()
+                arrived = poll(0, len(callbacks) or 1)
+                while arrived:
+                    for fd, _ in arrived:
+                        if perf_counter() > until:
+                            self.after_round()
+                            await trio.lowlevel.checkpoint()
+                            until = perf_counter() + ROUND_S
+                        if ready := callbacks.get(fd):  # or somebody else's turn has ended it
+                            ready()
+                    # Where several come at once, more have come meanwhile: they share the commit.
+                    arrived = poll(0, len(callbacks) or 1) if arrived[1:] else []
                 self.is_in_round = False
                 self.after_round()
 

@@ -102,6 +102,35 @@ async def test_what_a_round_has_decided_is_seen_to_once_at_its_end_and_before_ot
             assert not here.is_in_round
 
 
+@pytest.mark.parametrize(("first", "ends"), [(2, [3]), (1, [1, 2])], ids=["several", "one alone"])
+async def test_what_comes_while_several_are_answered_shares_their_commit(
+    first: int, ends: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sync costs more than an order, and few of sixteen clients shared one. Who is alone never waits."""
+    monkeypatch.setattr(poller, "ROUND_S", 60.0)
+    here, seen, pairs = poller.here(), list[int](), [socket.socketpair() for _ in range(first + 1)]
+    ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    answered: list[int] = []
+
+    def answer(number: int) -> None:
+        ours[number].recv(10)
+        if not answered:
+            theirs[-1].send(b"x")  # somebody asks while the first is being answered
+        answered.append(number)
+
+    here.after_round = lambda: seen.append(len(answered))
+    for number, each in enumerate(ours):
+        here.watch(each.fileno(), lambda number=number: answer(number))
+    for each in theirs[:first]:
+        each.send(b"x")
+    await trio.testing.wait_all_tasks_blocked()
+    assert seen == ends
+    for each in ours:
+        here.unwatch(each.fileno())
+    for each in (*ours, *theirs):
+        each.close()
+
+
 async def test_a_thread_has_something_called_in_a_round() -> None:
     """Once for several calls, and also when it calls behind the end of all: its file is no other one then."""
     heard: list[str] = []
