@@ -381,10 +381,8 @@ class Daemon:
         for token in self._tokens:
             (answer,) = await connection.converse([b"AUTH " + token])
             if answer.status["ok"]:
-                self._tokens = [
-                    token,
-                    *(each for each in self._tokens if each != token),
-                ]  # the next tries it first
+                # The next one tries it first, unless the file was read again meanwhile and has it no more.
+                self._tokens = sorted(self._tokens, key=lambda each: each != token)
                 (answer,) = await connection.converse([b"FORMAT json"])
                 break
         if answer.status["ok"]:

@@ -278,6 +278,24 @@ async def test_a_token_that_was_right_is_shown_first(tmp_path: Path) -> None:
         assert shown == [["AUTH old", "AUTH new"], ["AUTH new"]]
 
 
+async def test_a_token_that_the_file_has_no_more_is_not_shown_again(tmp_path: Path) -> None:
+    """The daemon took it just while the file was read again, and so it stood before the new one for ever."""
+    file, ann = tmp_path / "token", account("ann", "192.0.2.7")
+    file.touch(0o600)
+    async with scripted(tmp_path) as (server, _), trio.open_nursery() as nursery:
+        server.answers["AUTH old"] = []
+        settings = WebSettings(control=tmp_path / "control.sock", token_file=file)
+        daemon = Daemon(settings, [b"old"])
+        nursery.start_soon(daemon.pass_on, "LIST", ann)
+        await until(lambda: [lines[-1:] for lines in server.said] == [["AUTH old"]])
+        file.write_text("new\n")
+        daemon.read_tokens()
+        await server.streams[0].send_all(b'{"ok":true}\n')
+        await until(lambda: server.said[0][-1] == "LIST")
+        await daemon.pass_on("LIST", ann)
+        assert [word for word in server.said[1] if word.startswith("AUTH")] == ["AUTH new"]
+
+
 async def test_wrong_words_take_no_place_of_lines_that_are_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
