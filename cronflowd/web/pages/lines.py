@@ -43,7 +43,9 @@ def _page(visit: Visit, line: str, answer: Answer | None = None, **refused: Any)
         form={"line": line},
         said=answer.told if answer else None,
         rows=rows[:MAX_ROWS],
-        columns=list(rows[0]) if rows else [],
+        columns=[
+            *dict.fromkeys(key for row in rows[:MAX_ROWS] for key in row)
+        ],  # not each row has all of them
         more=len(rows) - MAX_ROWS,
         **refused,
     )

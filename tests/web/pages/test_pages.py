@@ -393,6 +393,21 @@ async def test_any_line_may_be_typed_into_a_page(tmp_path: Path) -> None:
         assert len(await daemon.say("LIST")) == 1
 
 
+async def test_rows_of_which_one_tells_more_than_another_are_shown(tmp_path: Path) -> None:
+    """A LOG whose first row no newline ends was a fault of ours, and of a later one nobody saw that."""
+    async with _house(tmp_path) as (browser, daemon):
+        await daemon.say("ADD name=a @daily x")
+        await daemon.world.play("w", None, "HELLO name=w1 slots=9 can=shell")
+        for fds in (1, 2), (2, 1):
+            run = (await daemon.ask("RUN a")).status["run"]
+            for fd in fds:
+                await daemon.world.play("w", None, f"OUT {run} {fd} " + ("really? \\" if fd == 1 else "x"))
+            await daemon.world.play("w", None, f"DONE {run} 1 0")
+            answer = await _send(browser, "/line", line=f"LOG {run}")
+            assert answer.status == 200
+            assert 'data-label="end">no-newline<' in answer.text and 'data-label="end">–<' in answer.text
+
+
 async def test_a_method_that_there_is_not_is_answered_with_those_there_are(tmp_path: Path) -> None:
     """Whoever asks for a page learns as much as whoever asks for JSON."""
     async with _house(tmp_path) as (browser, _):
