@@ -292,10 +292,8 @@ async def _catch_up(
                 continue
             event = to_event(row)
             if _drop_told(reader, last) or (reader.events and reader.events[0].seq == event.seq):
-                reader.after = (
-                    last  # from here on the queue has it, or will; and what was told, it may still get
-                )
-                return
+                reader.after = last  # the queue may still get what was told
+                return  # from here on it has all, or will
             yield event.data
             last = event.place if event.seq else last
 

@@ -36,6 +36,4 @@ async def say_line(asker: Who, data: JSONBody[LineBody]) -> Success[LineAnswer]:
     except Refusal as refusal:  # what it is about are words of the line, which are no fields of the body
         field = KEY_HEADER if is_key_taken(refusal) else None
         raise Refused(status_of(refusal.code), refusal.code, refusal.message, field) from None
-    return Success(
-        LineAnswer(answer.rows, {key: value for key, value in answer.status.items() if key != "ok"})
-    )
+    return Success(LineAnswer(answer.rows, answer.told))
