@@ -115,7 +115,8 @@ def _report(error: Exception) -> int:
 def _of_the_machine(error: BaseException) -> BaseException:
     """A file that the machine does not give, as one that a restore left to another user, is no bug."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return Fatal(Exit.TRY_AGAIN, f"{error.strerror} (ulimit -n)")
+        ours = " (ulimit -n)" * (error.errno == errno.EMFILE)  # else all of the machine have too many
+        return Fatal(Exit.TRY_AGAIN, f"{error.strerror}{ours}")
     if isinstance(error, OSError) and error.filename:
         return Fatal(Exit.IO, f"{error.filename}: {error.strerror}")
     if isinstance(error, BlockingIOError) or str(error) == "can't start new thread":

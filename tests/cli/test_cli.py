@@ -323,6 +323,7 @@ def test_a_file_that_cannot_be_read_is_one_line_and_74(
         (RuntimeError("can't start new thread"), "can't start new thread (ulimit -u)"),
         (OSError(errno.EAGAIN, "no thread can be started"), "no thread can be started"),
         (OSError(errno.EMFILE, "Too many open files"), "Too many open files (ulimit -n)"),
+        (OSError(errno.ENFILE, "Too many open files in system"), "Too many open files in system"),
     ],
 )
 def test_a_machine_that_starts_no_thread_or_opens_no_file_is_no_bug(
