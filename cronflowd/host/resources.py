@@ -27,16 +27,9 @@ def max_descriptors() -> int:
 
 def who_listens(host: str, port: int) -> str:
     """` by process 17`, if this user may see whose this address and port are; else nothing."""
-    sockets, ours = set[str](), _as_the_kernel_writes(host)
-    for table in "tcp", "tcp6":
-        with suppress(OSError):  # the latter is not there without IPv6
-            for line in Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]:
-                _, local, _, state, *_, inode = line.split()[:10]
-                theirs, _, number = local.partition(":")
-                # One of zeros stands for all.
-                is_here = theirs == ours or not int(theirs, 16) or not int(ours, 16)
-                if state == "0A" and int(number, 16) == port and is_here:
-                    sockets.add(f"socket:[{inode}]")
+    # Who listens on `::` has the port of IPv4, too, or is in nobody's way: whose it is there counts first.
+    tables = ("tcp6", "tcp") if ":" in host else ("tcp", "tcp6")
+    sockets = next(filter(None, (_listening(table, host, port) for table in tables)), set[str]())
     for process in Path("/proc").glob("[0-9]*") if sockets else ():
         with suppress(OSError):  # it is another user's, or has ended
             for each in process.joinpath("fd").iterdir():
@@ -44,6 +37,21 @@ def who_listens(host: str, port: int) -> str:
                     if str(each.readlink()) in sockets:
                         return f" by process {process.name}"
     return ""
+
+
+def _listening(table: str, host: str, port: int) -> set[str]:
+    """What the sockets are called that have this address and port."""
+    sockets, ours = set[str](), _as_the_kernel_writes(host)
+    with suppress(OSError):  # there is no tcp6 without IPv6
+        for line in Path("/proc/net", table).read_text(encoding="ascii").splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            theirs, _, number = local.partition(":")
+            is_here = (
+                theirs == ours or not int(theirs, 16) or not int(ours, 16)
+            )  # one of zeros stands for all
+            if state == "0A" and int(number, 16) == port and is_here:
+                sockets.add(f"socket:[{inode}]")
+    return sockets
 
 
 def _as_the_kernel_writes(host: str) -> str:

@@ -7,6 +7,8 @@ import os
 import resource
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -73,6 +75,27 @@ def test_whose_a_port_is_depends_on_the_address(ours: str) -> None:
         port = taken.getsockname()[1]
         assert who_listens(ours, port) == f" by process {os.getpid()}"
         assert who_listens("127.0.0.2", port) == ""
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp6").exists(), reason="there is no IPv6")
+def test_whose_a_port_of_ipv4_is_no_other_one_says_that_has_it_of_ipv6() -> None:
+    """The wrong program would be ended."""
+    script = "taken = socket.create_server(('127.0.0.1', 0)); print(taken.getsockname()[1], flush=True)"
+    script = f"import socket, sys; {script}; sys.stdin.read()"
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as other,
+        socket.socket(socket.AF_INET6) as ours,
+    ):
+        assert other.stdout
+        port = int(other.stdout.readline())
+        ours.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        ours.bind(("::", port))
+        ours.listen()
+        assert who_listens("127.0.0.1", port) == f" by process {other.pid}"
+        assert who_listens("::1", port) == f" by process {os.getpid()}"
+        other.communicate()
 
 
 def test_an_address_in_use_is_named_and_nothing_stays_open(listener: Listener) -> None:
