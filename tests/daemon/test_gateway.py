@@ -206,9 +206,8 @@ def test_our_own_gateway_is_told_of_once_a_minute(tmp_path: Path) -> None:
         for word in [house.core.admission.gateway_token.decode()] * 5 + ["of-the-file"] * 2:
             assert await house.says(house.session(address=ROOT), f"AUTH {word}") == "OK admin role=admin"
         assert len([fact for fact in house.facts if isinstance(fact, SignedIn)]) == 3
-        house.core.tokens += (
-            b"of-a-gateway",
-        )  # one that comes from elsewhere is known as such when it speaks
+        # One that comes from elsewhere is known as such when it speaks.
+        house.core.tokens += (b"of-a-gateway",)
         for _ in range(5):
             gateway = house.session()
             await said(house, gateway, "AUTH of-a-gateway", "AS ann from=198.51.100.7 only=yes", "WHOAMI")
