@@ -232,7 +232,8 @@ class Answers:
     async def _change_many(self, order: Any, session: Session) -> Reply:
         """What very many tasks become; whose they are is looked at when nobody can change that."""
         own = self.admission.owned(order, session) if session.known.account else None
-        return await self.files.large.change(order, session.who, session.once, own)
+        check = partial(self.admission.check_still, session)
+        return await self.files.large.change(order, session.who, session.once, own, check)
 
     async def _learn_first(self, calendars: tuple[str, ...], question: Any, session: Session) -> Reply:
         """An order that names calendars: they are read anew, and refused if they are none."""
@@ -416,7 +417,8 @@ class Answers:
         return await self.files.save(plain_file(self.data, question.file, ".db"))
 
     async def _load(self, question: q.LoadFile, session: Session) -> Reply:
-        return await self.files.load(plain_file(self.data, question.file, ".db"), session.who)
+        check = partial(self.admission.check_still, session)
+        return await self.files.load(plain_file(self.data, question.file, ".db"), session.who, check)
 
     async def _backup(self, question: q.BackUp, session: Session) -> Reply:
         return await self.files.backup(plain_file(self.data, question.file, SUFFIX))

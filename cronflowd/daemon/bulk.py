@@ -7,7 +7,7 @@ restart; the client hears of it when all of it is so.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,12 @@ from .turns import in_turns, let_go, turn
 STAGED_TOGETHER, STAGED_CHARS = 50, 1 << 18
 MAX_AHEAD = 10  # records of staged tasks that the disk may be behind by
 TRIES = 5
+
+Check = Callable[[], object]
+
+
+def unchecked() -> None:
+    """Of whoever gives an order to himself."""
 
 
 class LargeChanges:
@@ -67,15 +73,24 @@ class LargeChanges:
         who: str | None,
         once: Asked | None = None,
         own: Generator[None, None, Any] | None = None,
+        check: Check = unchecked,
     ) -> Reply:
-        """All of them but LOAD; `own` finds out whether it may be given so, and how else."""
+        """All of them but LOAD; `own` finds out whether it may be given so, and how else.
+
+        `check` raises Refusal when it is decided, where whoever gave it was sent away meanwhile.
+        """
         engine = self.core.engine
+
+        def decide(order: Any) -> Reply:
+            check()
+            return self.core.submit(order, who, once=once).told
+
         engine.check_free()
         if own:
             with self._planning(verb_of(order)):
                 order = await in_turns(own)
         if pattern := pattern_of(order):
-            return await self.done(await self._change_chosen(order, pattern, who, once), who)
+            return await self.done(await self._change_chosen(order, pattern, decide, once), who)
         match order:
             case o.UndoChanges():
                 plan = plan_undo(engine.state, order.count, self.core.now(), engine.limits)
@@ -84,7 +99,7 @@ class LargeChanges:
                 order = await self._planned(order, plan_flow(engine.state, order.ref, self.core.now()))
             case o.RemoveTask():
                 order = await self._planned(order, plan_remove(engine.state, order))
-        reply = self.core.submit(order, who, once=once).told
+        reply = decide(order)
         if isinstance(order, o.UndoChanges) and engine.state.unfinished.bulk:
             engine.slices.undoing = order.plan
         return await self.done(reply, who)
@@ -94,21 +109,21 @@ class LargeChanges:
             return replace(order, plan=await in_turns(steps))
 
     async def _change_chosen(
-        self, order: Any, pattern: o.Pattern, who: str | None, once: Asked | None
+        self, order: Any, pattern: o.Pattern, decide: Callable[[Any], Reply], once: Asked | None
     ) -> Reply:
         core = self.core
         with self._planning(verb_of(order)):
             plan = await in_turns(plan_many(core.state, order, core.now()))
             if (count := len(plan)) <= AT_ONCE and not are_long(spec for _, spec in plan if spec):
-                return core.submit(replace(order, ref=replace(pattern, plan=plan)), who, once=once).told
+                return decide(replace(order, ref=replace(pattern, plan=plan)))
             if once and isinstance(order, o.RunTask):  # how many could start is known at the end alone
                 raise Refusal("limit", f"ONCE runs at most {AT_ONCE} tasks, and these are {count}")
             with self._dropped_unless_decided():
                 core.submit(o.StageTasks([], core.state.next_task))
                 await self._stage(plan)
-                return core.submit(replace(order, ref=replace(pattern, staged=count)), who, once=once).told
+                return decide(replace(order, ref=replace(pattern, staged=count)))
 
-    async def load(self, order: o.LoadTasks, who: str | None) -> Reply:
+    async def load(self, order: o.LoadTasks, who: str | None, check: Check = unchecked) -> Reply:
         """LOAD, until it is decided; its records are taken out one by one: freeing all at once takes long."""
         core, state, count = self.core, self.core.state, len(order.records)
         core.engine.check_free()
@@ -124,6 +139,7 @@ class LargeChanges:
                 core.submit(o.StageTasks([], above))  # before anybody else has a turn, and takes these ids
                 await let_go(order.records)
                 await self._stage(numbered)
+                check()
                 return core.submit(o.DecideLoad(count, order.saved, order.file), who).told
 
     async def _stage(self, numbered: Any) -> None:

@@ -27,7 +27,7 @@ from ..journal import tasks_file
 from ..journal.backup import archive
 from ..schedules.calendars import FILE, Calendar
 from ..tasks.task import TaskSpec
-from .bulk import LargeChanges
+from .bulk import Check, LargeChanges, unchecked
 from .core import Core
 
 log = logging.getLogger(__name__)
@@ -158,15 +158,15 @@ class Files:
             return True  # whatever somebody put there, it is not ours
         return found is not None and found not in known
 
-    async def load(self, path: Path, who: str | None = None) -> Reply:
+    async def load(self, path: Path, who: str | None = None, check: Check = unchecked) -> Reply:
         """Takes a file's tasks over, all or nothing, when no other SAVE or LOAD is at it."""
         async with self._loads:
             async with self.turn:
-                reply = await self._load(path, who)
+                reply = await self._load(path, who, check)
             # Compaction has its turn meanwhile: on a full disk, this may wait for the room that it makes.
             return await self.large.done(reply, who)
 
-    async def _load(self, path: Path, who: str | None) -> Reply:
+    async def _load(self, path: Path, who: str | None, check: Check) -> Reply:
         core = self.core
         # Taken before reading: an edit in between shows as an edit, not as loaded.
         mark, found = self._mark_now(), await call_in_thread(tasks_file.fingerprint, path)
@@ -188,8 +188,9 @@ class Files:
         order = o.LoadTasks(records, saved, path.name if who else "")
         try:
             if max(count, core.state.count_own()) > AT_ONCE or are_long(spec for _, spec in records):
-                reply = await self.large.load(order, who)
+                reply = await self.large.load(order, who, check)
             else:
+                check()
                 reply = core.submit(order, who).told
         except Refusal as refusal:
             if not refusal.record:

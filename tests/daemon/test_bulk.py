@@ -27,7 +27,7 @@ from cronflowd.engine.state import State
 from cronflowd.journal.tasks_file import read_tasks
 from cronflowd.net.outbox import A_PASS, Outbox
 from cronflowd.tasks.task import parse_record
-from tests.lib.access_driver import House
+from tests.lib.access_driver import House, a_house
 from tests.lib.engine_driver import START
 from tests.lib.harness import HandClock
 from tests.lib.memory_journal import MemoryJournal
@@ -376,6 +376,35 @@ async def test_whose_very_many_tasks_are_is_found_out_in_turns(
         await answer
         nursery.cancel_scope.cancel()
     assert steps > AT_ONCE
+
+
+@pytest.mark.parametrize("line", ["SET name=t* timeout=5m", "UNDO", "CLEAR", "LOAD x.db"])
+async def test_whoever_is_sent_away_while_his_change_is_worked_out_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    """At the HTTP door his connection is the gateway's, which stays: what he had begun was done all the same."""
+    house = await a_house(tmp_path)
+    root, door = house.session("root", "admin"), house.session(address="unix:pid=9,uid=0")
+    await house.ask(root, "USER SET ann role=operator")
+    await house.ask(door, "AS ann from=198.51.100.7")
+    for number in range(2 * AT_ONCE):
+        await house.ask(door, f"ADD name=t{number} @daily x")
+    (tmp_path / "x.db").write_text('{"schedule": "@daily", "command": "y"}\n' * 2 * AT_ONCE)
+    if line == "UNDO":
+        house.clock.move(START + timedelta(seconds=1))
+        await house.ask(door, "SET name=* prio=high")
+    before, worked_out = [task.spec for task in house.state.tasks.values()], bulk.in_turns
+
+    async def in_turns(steps: Any) -> Any:
+        found = await worked_out(steps)
+        await house.ask(root, "USER SET ann role=viewer")
+        return found
+
+    monkeypatch.setattr(bulk, "in_turns", in_turns)
+    assert await house.says(door, line) == "ERR denied your account or token was changed meanwhile"
+    assert [task.spec for task in house.state.tasks.values()] == before
+    house.core.beat()
+    assert house.state.unfinished.bulk is None
 
 
 @pytest.mark.parametrize("line", ["SET a name=b", "REMOVE a force=yes"])
