@@ -127,7 +127,8 @@ class LargeChanges:
         """LOAD, until it is decided; its records are taken out one by one: freeing all at once takes long."""
         core, state, count = self.core, self.core.state, len(order.records)
         core.engine.check_free()
-        with self._planning("LOAD"):
+        with self._planning("LOAD"), self._dropped_unless_decided():
+            core.submit(o.StageTasks([], state.next_task))  # what runs once and leaves is noted from now on
             for _ in range(TRIES):
                 next_task = state.next_task
                 numbered, above = await in_turns(plan_load(state, order.records, core.engine.limits))
@@ -135,12 +136,11 @@ class LargeChanges:
                     break
             else:
                 raise Refusal("busy", "so much is notified that no ids can be given; try again")
-            with self._dropped_unless_decided():
-                core.submit(o.StageTasks([], above))  # before anybody else has a turn, and takes these ids
-                await let_go(order.records)
-                await self._stage(numbered)
-                check()
-                return core.submit(o.DecideLoad(count, order.saved, order.file), who).told
+            core.submit(o.StageTasks([], above))  # before anybody else has a turn, and takes these ids
+            await let_go(order.records)
+            await self._stage(numbered)
+            check()
+            return core.submit(o.DecideLoad(count, order.saved, order.file), who).told
 
     async def _stage(self, numbered: Any) -> None:
         core = self.core
@@ -169,7 +169,11 @@ class LargeChanges:
         try:
             yield
         except BaseException:
-            self.core.insist(o.DropStaged())
+            try:
+                self.core.submit(o.DropStaged())  # at once: the next line may be of the same client
+                self.core.wake()
+            except Refusal:
+                self.core.insist(o.DropStaged())
             raise
 
     async def done(self, reply: Reply, who: str | None) -> Reply:

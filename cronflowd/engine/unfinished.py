@@ -72,6 +72,7 @@ class Bulk:
     until_at: datetime | None = None
     refused: int = 0  # tasks that stay as they were, counted for the reply alone
     entries: Numbered[str] = Factory(Numbered)  # what was staged: records as JSON, by id
+    gone: dict[int, str] = Factory(dict)  # schedules of what ran once and left before it was decided, by id
 
 
 class Unfinished:
@@ -134,14 +135,17 @@ class Unfinished:
 
     def bulk_staged(self, fact: f.BulkStaged) -> None:
         if fact.next_task is not None:
-            self.bulk = Bulk("load")
-        if self.bulk:
-            self.bulk.entries.update(zip(fact.ids, fact.lines, strict=True))
+            self.bulk = Bulk("load", gone=self.bulk.gone if self.bulk else {})
+        if bulk := self.bulk:
+            bulk.entries.update(zip(fact.ids, fact.lines, strict=True))
+            for task_id in bulk.gone.keys() & set(fact.ids):
+                self._leave_out(bulk, task_id, bulk.gone[task_id])
 
     def bulk_decided(self, fact: f.BulkDecided) -> None:
         bulk = self.bulk = self.bulk or Bulk(fact.kind)
         bulk.kind, bulk.is_decided, bulk.who, bulk.change = fact.kind, True, fact.who, fact.change
         bulk.undoes, bulk.args, bulk.until_at = fact.undoes or [], fact.args or {}, fact.until_at
+        bulk.gone.clear()
         self._changes.is_held = True  # those that are taken back must be known to the end
 
     def bulk_stepped(self, fact: f.BulkStepped) -> None:
@@ -160,10 +164,15 @@ class Unfinished:
 
     def note_done(self, task: Task) -> None:
         """A task that runs once has left: a file that tells of the same moment does not bring it back."""
-        bulk = self.bulk
-        line = bulk.entries.get(task.id) if bulk and bulk.is_decided and bulk.kind == "load" else None
-        if bulk and line and orjson.loads(line)["schedule"] == task.spec.schedule.text:
-            bulk.entries[task.id] = ""
+        if (bulk := self.bulk) and bulk.kind == "load":  # or will be another, which passes over what is gone
+            if not bulk.is_decided:
+                bulk.gone[task.id] = task.spec.schedule.text
+            self._leave_out(bulk, task.id, task.spec.schedule.text)
+
+    def _leave_out(self, bulk: Bulk, task_id: int, schedule: str) -> None:
+        line = bulk.entries.get(task_id)
+        if line and orjson.loads(line)["schedule"] == schedule:
+            bulk.entries[task_id] = ""
 
     def bulk_carried(self, fact: f.BulkCarried) -> None:
         self.bulk = Bulk(

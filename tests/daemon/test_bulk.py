@@ -382,7 +382,7 @@ async def test_whose_very_many_tasks_are_is_found_out_in_turns(
 async def test_whoever_is_sent_away_while_his_change_is_worked_out_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
 ) -> None:
-    """At the HTTP door his connection is the gateway's, which stays: what he had begun was done all the same."""
+    """At the HTTP door his connection is the gateway's, which stays: what he had begun was done, too."""
     house = await a_house(tmp_path)
     root, door = house.session("root", "admin"), house.session(address="unix:pid=9,uid=0")
     await house.ask(root, "USER SET ann role=operator")
@@ -403,8 +403,29 @@ async def test_whoever_is_sent_away_while_his_change_is_worked_out_changes_nothi
     monkeypatch.setattr(bulk, "in_turns", in_turns)
     assert await house.says(door, line) == "ERR denied your account or token was changed meanwhile"
     assert [task.spec for task in house.state.tasks.values()] == before
-    house.core.beat()
     assert house.state.unfinished.bulk is None
+
+
+async def test_what_ends_while_a_load_is_worked_out_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs once stood in the file too, and had left when its turn came."""
+    house, worked_out = House(tmp_path), bulk.in_turns
+    await house.ask(house.session(), "AT 2030-01-01T12:00:05Z name=once true")
+    (tmp_path / "x.db").write_text('{"schedule": "@daily", "command": "y"}\n' * 2 * AT_ONCE)
+    with (tmp_path / "x.db").open("a") as file:
+        file.write('{"schedule": "@at 2030-01-01T12:00:05Z", "command": "true", "jobName": "once"}\n')
+
+    async def in_turns(steps: Any) -> Any:
+        found = await worked_out(steps)
+        house.clock.move(START + timedelta(seconds=5))
+        house.core.beat()
+        house.core.submit(o.ReportEnded("w1", 1, 1, 0, {}))
+        return found
+
+    monkeypatch.setattr(bulk, "in_turns", in_turns)
+    assert await house.says(house.session(), "LOAD x.db") == f"OK {2 * AT_ONCE + 1} loaded"
+    assert (house.state.find("once"), len(house.state.tasks)) == (None, 2 * AT_ONCE)
 
 
 @pytest.mark.parametrize("line", ["SET a name=b", "REMOVE a force=yes"])

@@ -488,6 +488,31 @@ def test_a_one_off_that_ends_before_its_slice_does_not_come_back(what: str, rest
     assert snapshot(driver.state) == snapshot(driver.replay())
 
 
+@pytest.mark.parametrize("staged", [0, 1, 2])
+@pytest.mark.parametrize("moment", ["12:00:05", "13:00:00"])
+def test_a_one_off_that_ends_before_a_load_is_decided_does_not_come_back(staged: int, moment: str) -> None:
+    """Very many tasks take a while to be staged: it ended meanwhile, and was run a second time."""
+    driver = _made()
+    driver.do(o.JoinWorker("w", 9, {}, ("shell",), "here", ()))
+    driver.line("AT 2030-01-01T12:00:05Z name=once true")
+    said = orjson.dumps({"schedule": f"@at 2030-01-01T{moment}Z", "command": "true", "jobName": "once"})
+    driver.do(o.StageTasks([], driver.state.next_task))  # the file is read, and worked out
+    numbered, above = finish(plan_load(driver.state, records([*FILE, said.decode()]), driver.limits))
+    parts = [o.StageTasks([], above), o.StageTasks(numbered, None)]
+    for part in parts[:staged]:
+        driver.do(part)
+    driver.now += timedelta(seconds=5)
+    while step := driver.engine.next_step(driver.now):
+        driver.do(step)
+    driver.do(o.ReportEnded("w", max(driver.state.runs), 1, 0, {}))
+    for part in parts[staged:]:
+        driver.do(part)
+    driver.do(o.DecideLoad(len(FILE) + 1, None, "tasks.db"))
+    driver.pump()
+    assert (driver.state.find("once") is not None) == (moment == "13:00:00")
+    assert snapshot(driver.state) == snapshot(driver.replay())
+
+
 def test_a_one_off_that_a_file_moves_is_due_then_though_it_ended_before_its_slice() -> None:
     """What it says is another moment."""
     driver = _made()
