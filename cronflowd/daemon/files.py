@@ -32,7 +32,7 @@ from .core import Core
 
 log = logging.getLogger(__name__)
 BREATH_S = 50e-6
-Mark = tuple[int, int, int]  # which file, how long, and when it was written
+Mark = tuple[int, ...]  # which file, how long, and when it was written; () = there is none
 
 
 class Files:
@@ -43,7 +43,7 @@ class Files:
         self.data = data
         self.large = LargeChanges(core)
         self.edited = False  # tasks.db was changed by hand since we wrote it, when its content was looked at
-        self._mark: Mark | None = None  # of that file, when its content was ours
+        self._mark: Mark | None = None  # of that file, when its content was ours; None: not looked at yet
         # A node's own: which tasks.db it wrote last, as others may have led since.
         self.memory: Path | None = None
         self.are_ours = False  # the calendars: we have begun to decide, and know which files are new
@@ -130,13 +130,13 @@ class Files:
     @property
     def may_be_edited(self) -> bool:
         """Whether tasks.db was changed by hand, as far as that can be seen without reading it."""
-        return self.edited or self._mark_now() not in (None, self._mark)
+        return self.edited or (self._mark is not None and self._mark_now() not in ((), self._mark))
 
-    def _mark_now(self) -> Mark | None:
+    def _mark_now(self) -> Mark:
         with suppress(OSError):
             found = (self.data / TASKS_NAME).stat()
             return found.st_ino, found.st_size, found.st_mtime_ns
-        return None
+        return ()
 
     async def is_edited(self) -> bool:
         """Whether tasks.db is there and is none of the last two versions we wrote or loaded."""

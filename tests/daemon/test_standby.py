@@ -21,6 +21,7 @@ from cronflowd.net.listeners import Connection
 from cronflowd.net.outbox import Outbox
 from tests.lib.access_driver import House, a_house
 from tests.lib.fake_etcd import FakeEtcd
+from tests.lib.harness import START
 from tests.lib.waiting import PATIENCE_S
 from tests.net.test_tls import Ends, ends
 
@@ -123,3 +124,15 @@ async def test_after_local_each_answer_from_memory_says_how_old_it_may_be(
     as_json = orjson.loads(await told(house, root, line, as_json=True))
     assert (as_json["stale"], as_json["behind"], as_json["ok"]) == (0.3, 2, text.startswith("OK"))
     assert "stale" not in await told(house, root, "GET a b")
+
+
+async def test_a_tasks_file_of_when_it_led_is_no_edit_at_a_standby(tmp_path: Path) -> None:
+    """LOCAL STATUS told everybody to LOAD what nobody had touched: only who leads looks into that file."""
+    house = House(tmp_path)
+    await house.ask(house.session(), "SAVE")
+    standby = House(tmp_path, is_bare=True)
+    for seq, fact in enumerate(house.carried(), 1):
+        standby.state.apply(fact, START, seq)
+    assert ("tasks.db", "ok") in (await standby.ask(standby.session(), "STATUS")).rows
+    (tmp_path / "tasks.db").write_text('{"schedule": "@daily", "command": "x"}\n')
+    assert await standby.answers.files.is_edited(), "it leads now"
