@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from ..base.walks import Numbered, in_slices
+from ..base.walks import Numbered, Parted, in_slices
 from ..schedules.schedule import At
 from ..tasks.options import Keep
 from ..tasks.task import Outcome, Standing, Task, TaskSpec, read_record
@@ -244,24 +244,23 @@ def without_done(
 
     What is known are the newest runs. One that was cancelled, as by CLEAR, has still to come.
     """
-    once = Numbered[None]()
+    once = Parted[tuple[str, datetime], str]()  # by name, since not every file tells ids: how it ended last
     for task_id, spec in numbered:
         if isinstance(spec.schedule, At) and task_id not in here:
-            once[task_id] = None
+            once[spec.name, spec.schedule.moment_at] = ""
         yield
     if not once:
         return numbered
-    last = dict[tuple[int, str, datetime], str]()
     for row in ended:
-        if row.task_id in once:
-            last[row.task_id, row.name, row.due_at] = row.state
+        if (row.name, row.due_at) in once:
+            once[row.name, row.due_at] = row.state
         yield
     kept: list[tuple[int, TaskSpec]] = []
     numbered.reverse()
     while numbered:
         task_id, spec = numbered.pop()
-        moment = spec.schedule.moment_at if isinstance(spec.schedule, At) and task_id in once else None
-        if moment is None or last.get((task_id, spec.name, moment)) not in DONE:
+        moment = spec.schedule.moment_at if isinstance(spec.schedule, At) and task_id not in here else None
+        if moment is None or once.get((spec.name, moment)) not in DONE:
             kept.append((task_id, spec))
         yield
     yield from once.let_all_go()
