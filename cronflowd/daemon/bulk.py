@@ -138,9 +138,10 @@ class LargeChanges:
                 raise Refusal("busy", "so much is notified that no ids can be given; try again")
             core.submit(o.StageTasks([], above))  # before anybody else has a turn, and takes these ids
             await let_go(order.records)
+            done = count - len(numbered)
             await self._stage(numbered)
             check()
-            return core.submit(o.DecideLoad(count, order.saved, order.file), who).told
+            return core.submit(o.DecideLoad(count, order.saved, order.file, done), who).told
 
     async def _stage(self, numbered: Any) -> None:
         core = self.core

@@ -368,7 +368,7 @@ def _load(state: State, order: o.LoadTasks, now: datetime, limits: Limits) -> De
         facts += define_task(state, task_id, spec, now)
     if order.saved is not None:
         facts.append(order.saved)
-    return Decision(facts, loaded(len(order.records)))
+    return Decision(facts, loaded(len(order.records), len(order.records) - len(numbered)))
 
 
 def plan_load(
@@ -599,8 +599,10 @@ def finish(steps: Generator[None, None, T]) -> T:
     return plan.value
 
 
-def loaded(count: int) -> Reply:
-    return Reply(f"{count} loaded", {"loaded": count})
+def loaded(count: int, done: int = 0) -> Reply:
+    """So many of a file; `done`: so many of them run once and have, and are left out."""
+    text = f"{done} left out: to be run once, and run since the file was written"
+    return Reply(f"{count} loaded", {"loaded": count}, NOTE_COLUMNS, [("note", text)] if done else ())
 
 
 def _check_some_moment(spec: TaskSpec, due_at: datetime | None) -> None:

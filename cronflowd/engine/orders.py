@@ -396,6 +396,7 @@ class DecideLoad(Order):
     tasks: int
     saved: TasksSaved | None
     file: str
+    done: int = 0  # of the tasks, those that are left out
 
 
 class DropStaged(Order):

@@ -207,7 +207,7 @@ def _stage(state: State, order: o.StageTasks, now: datetime, limits: Limits) -> 
 
 def _decide_load(state: State, order: o.DecideLoad, now: datetime, limits: Limits) -> Decision:
     facts: list[f.Fact] = [f.BulkDecided("load")]
-    return Decision([*facts, order.saved] if order.saved else facts, loaded(order.tasks))
+    return Decision([*facts, order.saved] if order.saved else facts, loaded(order.tasks, order.done))
 
 
 def _drop_staged(state: State, order: o.DropStaged, now: datetime, limits: Limits) -> Decision:

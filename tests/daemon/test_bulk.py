@@ -428,6 +428,26 @@ async def test_what_ends_while_a_load_is_worked_out_is_not_run_again(
     assert (house.state.find("once"), len(house.state.tasks)) == (None, 2 * AT_ONCE)
 
 
+@pytest.mark.parametrize("others", [0, 2 * AT_ONCE], ids=["few", "very many"])
+async def test_what_has_run_since_its_file_was_written_is_told_as_left_out(
+    tmp_path: Path, others: int
+) -> None:
+    """LIST is shorter than what LOAD has said, and nobody would know why."""
+    house = House(tmp_path)
+    house.core.submit(o.JoinWorker("w1", 1, {}, ("shell",), "here", ()))
+    await house.ask(house.session(), "AT 2030-01-01T12:00:05Z name=once true")
+    (tmp_path / "x.db").write_text(
+        '{"schedule": "@daily", "command": "y"}\n' * others
+        + '{"schedule": "@at 2030-01-01T12:00:05Z", "command": "true", "jobName": "once"}\n'
+    )
+    house.clock.move(START + timedelta(seconds=5))
+    house.core.beat()
+    house.core.submit(o.ReportEnded("w1", 1, 1, 0, {}))
+    reply = await house.ask(house.session(), "LOAD x.db")
+    assert (reply.text, len(house.state.tasks)) == (f"{others + 1} loaded", others)
+    assert list(reply.rows) == [("note", "1 left out: to be run once, and run since the file was written")]
+
+
 @pytest.mark.parametrize("line", ["SET a name=b", "REMOVE a force=yes"])
 async def test_who_changes_what_very_many_wait_for_is_answered_when_all_is_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
