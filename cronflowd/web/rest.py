@@ -166,9 +166,6 @@ def handlers_in(*modules: ModuleType) -> list[HTTPRouteHandler]:
     ]
 
 
-# --- lines ------------------------------------------------------------------------------------------
-
-
 def pages(status: Mapping[str, Any], page: int, limit: int) -> Pages:
     """Of a status line that was asked for with count=yes."""
     return Pages(page, limit, status["total"], True if status.get("more") else UNSET)
